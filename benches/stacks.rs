@@ -213,7 +213,7 @@ fn updates(root: &Path, sides: &[Side], server: &Path, row: Row<'_>) {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let failures = text.lines().filter(|line| line.contains("Socket errors") || line.contains("Non-2xx"));
             let numbers = failures.flat_map(|line| line.split([' ', ',']).filter_map(|word| word.parse::<f64>().ok()));
-            lost.push(numbers.sum());
+            lost.push(numbers.fold(0.0, |sum, number| sum + number));
         }
         side.timed(&web, &["down"]);
     }

@@ -18,22 +18,22 @@ use std::str::FromStr;
 pub struct Cron {
     text: String,
     zone: TimeZone,
-    minutes: Field,
-    hours: Field,
-    days: Field,
-    months: Field,
-    weekdays: Field,
+    minutes: CronField,
+    hours: CronField,
+    days: CronField,
+    months: CronField,
+    weekdays: CronField,
 }
 
 /// The values of a field, a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Field {
+struct CronField {
     bits: u64,
     /// It begins with `*`: it restricts nothing by itself.
     any: bool,
 }
 
-impl Field {
+impl CronField {
     fn has(self, value: i8) -> bool {
         u32::try_from(value).is_ok_and(|value| value < 64 && self.bits & (1 << value) != 0)
     }
@@ -159,7 +159,7 @@ impl fmt::Display for Cron {
 }
 
 /// Reads a field; the first of `names` is the value `first`.
-fn field(text: &str, what: &'static str, range: RangeInclusive<i8>, names: &[&str], first: i8) -> Result<Field, CronError> {
+fn field(text: &str, what: &'static str, range: RangeInclusive<i8>, names: &[&str], first: i8) -> Result<CronField, CronError> {
     let (min, max) = (*range.start(), *range.end());
     let bad = || CronError::Value { text: text.into(), what, min, max };
     let value = |word: &str| -> Result<i8, CronError> {
@@ -191,7 +191,7 @@ fn field(text: &str, what: &'static str, range: RangeInclusive<i8>, names: &[&st
             bits |= 1u64 << u32::try_from(value).unwrap_or_default();
         }
     }
-    Ok(Field { bits, any: text.starts_with('*') })
+    Ok(CronField { bits, any: text.starts_with('*') })
 }
 
 impl Cron {

@@ -1,7 +1,7 @@
 //! Messages between a project's commands and the engine, beside Docker's API: JSON, a line each.
 
 use crate::compose::model::{Job, Project};
-use crate::jobs::{Run, RunState, Trigger};
+use crate::jobs::{RecordedRun, RunState, RunTrigger};
 use crate::plan::UpOptions;
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -236,7 +236,7 @@ pub struct JobRun {
     pub id: String,
     pub iteration: u64,
     pub state: RunState,
-    pub trigger: Trigger,
+    pub trigger: RunTrigger,
     /// The fire that it was for.
     pub due_at: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -247,8 +247,8 @@ pub struct JobRun {
     pub error: Option<String>,
 }
 
-impl From<&Run> for JobRun {
-    fn from(run: &Run) -> Self {
+impl From<&RecordedRun> for JobRun {
+    fn from(run: &RecordedRun) -> Self {
         JobRun {
             id: run.id.clone(),
             iteration: run.iteration,

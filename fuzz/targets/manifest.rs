@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wharf::image::manifest::{Answer, Configuration, Index, MAX_LAYERS, Manifest};
+use wharf::image::manifest::{AnsweredManifest, Configuration, Index, MAX_LAYERS, Manifest};
 use wharf::image::{Digest, ImageRef};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -11,12 +11,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(again == *digest && digest.hex().bytes().all(|b| b.is_ascii_hexdigit()));
     };
     let name: ImageRef = "x".parse().expect("a name");
-    match Answer::parse(bytes) {
-        Ok(Answer::Manifest(manifest)) => {
+    match AnsweredManifest::parse(bytes) {
+        Ok(AnsweredManifest::Manifest(manifest)) => {
             manifest.named_blobs().chain([&manifest.config.digest]).for_each(is_digest);
             assert!(Index::parse(bytes).is_err(), "it is two things");
         }
-        Ok(Answer::Index(index)) => {
+        Ok(AnsweredManifest::Index(index)) => {
             index.choose_platform(&name).map(is_digest).unwrap_or_default();
             assert!(Manifest::parse(bytes).is_err(), "it is two things");
             index.manifests.iter().for_each(|entry| drop(entry.name().map(str::parse::<ImageRef>)));

@@ -2,10 +2,10 @@
 
 use super::reply::{self, Query, Reply};
 use super::types::{CommandLine, ContainerCreate, CreatedId, FileChange, PathStatHeader, Set};
-use crate::engine::containers::files::{ChangeKind, Commit, PathStat};
+use crate::engine::containers::files::{ChangeKind, CommitRequest, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
-use crate::image::documents::{Healthcheck, ImageSettings, Member};
+use crate::image::documents::{ImageHealthcheck, ImageSettings, Member};
 use crate::sys::foreign_disk::ask;
 use crate::units::Nanos;
 use base64::Engine as _;
@@ -101,7 +101,7 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     let text = |key: &str| query.get(key).unwrap_or_default().to_string();
     let (repository, tag) = (text("repo"), text("tag"));
     let name = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
-    let commit = Commit {
+    let commit = CommitRequest {
         name: (!name.is_empty()).then(|| name.parse()).transpose().map_err(ImageError::from)?,
         author: text("author"),
         comment: text("comment"),
@@ -143,7 +143,7 @@ fn new_config(body: ContainerCreate) -> ImageSettings {
     let words = |words: Option<CommandLine>| words.map(|words| words.0).filter(|words| !words.is_empty());
     let members = |set: Set| set.into_keys().map(|key| (key, Member {})).collect();
     let time = |nanos: i64| u64::try_from(nanos).ok().map(Nanos).and_then(Nanos::positive);
-    let health = body.healthcheck.filter(|health| !health.test.is_empty()).map(|health| Healthcheck {
+    let health = body.healthcheck.filter(|health| !health.test.is_empty()).map(|health| ImageHealthcheck {
         test: health.test,
         interval: time(health.interval),
         timeout: time(health.timeout),

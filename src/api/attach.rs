@@ -1,15 +1,15 @@
 //! `POST /containers/{id}/attach` and `GET /containers/{id}/attach/ws`: a container's output as it comes, and its standard input.
 
-use super::connections::Stream;
+use super::connections::StreamPermit;
 use super::detach::DetachKeys;
-use super::follow::{self, Following, Form, Options, SharedLease};
-use super::hijack::{self, Answer, Client, Feeder};
+use super::follow::{self, FollowOptions, FollowedLog, Form, SharedLease};
+use super::hijack::{self, Feeder, HijackAnswer, StreamClient};
 use super::logs;
-use super::reply::{Query, Reply, Version};
+use super::reply::{ApiVersion, Query, Reply};
 use super::websocket::WebSocketOffer;
 use crate::engine::record::Status;
 use crate::engine::{Container, Engine, EngineError};
-use crate::logs::reader::Selection;
+use crate::logs::reader::LineSelection;
 use hyper::body::Incoming;
 use hyper::{Request, header};
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ pub(super) async fn attach(
     id: &str,
     query: &Query,
     mut request: Request<Incoming>,
-    place: Option<Stream>,
+    place: Option<StreamPermit>,
 ) -> Reply {
     let container = engine.containers.find(id)?;
     let own = query.flag("multiplexed");
@@ -35,7 +35,7 @@ pub(super) async fn attach(
     let record = container.record();
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let options = Options {
+    let options = FollowOptions {
         follow: query.flag("stream"),
         timestamps: own && query.flag("timestamps"),
         stdout: query.flag("stdout"),
@@ -73,7 +73,7 @@ pub(super) async fn attach(
             }
             () => From::Now,
         },
-        selection: if own { logs::selection(query)? } else { Selection::default() },
+        selection: if own { logs::selection(query)? } else { LineSelection::default() },
         input: query.flag("stdin") && record.spec.stdin_open,
         keys: if own { None } else { keys(query, record.spec.tty)? },
         patience: query.number("patience").map(Duration::from_secs),
@@ -82,12 +82,12 @@ pub(super) async fn attach(
     };
     let engine = engine.clone();
     engine.containers.emit(&container, "attach", &[]);
-    let answer = Answer { upgrade, raw: record.spec.tty && !own, head_first: !own, place };
+    let answer = HijackAnswer { upgrade, raw: record.spec.tty && !own, head_first: !own, place };
     hijack::serve(answer, async move |client| serve(&engine, &container, client, wanted).await)
 }
 
 /// The version from which a WebSocket has the streams that are asked for; before, it has all.
-const CHOSEN_STREAMS: Version = (1, 42);
+const CHOSEN_STREAMS: ApiVersion = (1, 42);
 /// How long the log waits for a client of a WebSocket that takes nothing: as for `logs -f`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -97,7 +97,7 @@ pub(super) async fn attach_by_websocket(
     id: &str,
     query: &Query,
     mut request: Request<Incoming>,
-    place: Option<Stream>,
+    place: Option<StreamPermit>,
 ) -> Reply {
     let container = engine.containers.find(id)?;
     check(&container, query, false)?;
@@ -105,7 +105,7 @@ pub(super) async fn attach_by_websocket(
     let keys = keys(query, record.spec.tty)?;
     let offer = WebSocketOffer::of(&mut request)?;
     let has = |stream: &str| query.version < CHOSEN_STREAMS || query.flag(stream);
-    let options = Options {
+    let options = FollowOptions {
         follow: query.flag("stream"),
         timestamps: false,
         stdout: has("stdout"),
@@ -121,7 +121,7 @@ pub(super) async fn attach_by_websocket(
             status if !status.is_alive() && options.follow => From::Start { after: Some(state.started_at) },
             _ => From::Now,
         },
-        selection: Selection::default(),
+        selection: LineSelection::default(),
         input: has("stdin") && record.spec.stdin_open,
         keys,
         patience: Some(PATIENCE),
@@ -153,8 +153,8 @@ fn check(container: &Container, query: &Query, own: bool) -> Result<(), EngineEr
 
 /// The request of a client.
 struct AttachRequest {
-    options: Options,
-    selection: Selection,
+    options: FollowOptions,
+    selection: LineSelection,
     from: From,
     input: bool,
     keys: Option<DetachKeys>,
@@ -175,8 +175,8 @@ enum From {
 
 /// Moves bytes both ways until the container has ended, or the client has left. One that was not started yet is waited for:
 /// clients attach before they start.
-async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client, wanted: AttachRequest) {
-    let Client { input: from_client, output: mut to_client } = client;
+async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamClient, wanted: AttachRequest) {
+    let StreamClient { input: from_client, output: mut to_client } = client;
     let before = if let From::Start { after } = wanted.from { after } else { None };
     let started = container.wait_until(|record| {
         let state = &record.state;
@@ -210,7 +210,7 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client,
         }
     });
     let (sender, mut batches) = mpsc::channel(1);
-    let following = Following {
+    let following = FollowedLog {
         engine: engine.clone(),
         container: container.clone(),
         reader,
@@ -241,14 +241,14 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client,
 }
 
 impl AttachRequest {
-    fn selection(&self, container: &Container) -> Selection {
+    fn selection(&self, container: &Container) -> LineSelection {
         let asked = self.selection.clone();
         match self.from {
             From::Log => asked,
             From::Start { .. } => {
-                Selection { since: container.record().state.output_since.map(|t| format!("{t:.9}")), tail: None, ..asked }
+                LineSelection { since: container.record().state.output_since.map(|t| format!("{t:.9}")), tail: None, ..asked }
             }
-            From::Now => Selection { tail: Some(0), ..asked },
+            From::Now => LineSelection { tail: Some(0), ..asked },
         }
     }
 }

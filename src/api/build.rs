@@ -4,7 +4,7 @@
 use super::reply::{self, Query, Reply};
 use super::types::{BuildLine, BuiltId, ProgressLine, UlimitConfig};
 use crate::engine::{Engine, EngineError};
-use crate::image::build::{Event, Report, Request, SentDirectory, SentRequest};
+use crate::image::build::{BuildEvent, BuildReport, BuildRequest, SentDirectory, SentRequest};
 use crate::image::credentials::Logins;
 use crate::image::store::Passing;
 use crate::image::{Digest, ImageError};
@@ -22,13 +22,13 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     let logins = super::logins::of_build(&request);
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if is_json {
-        let wanted: Request = reply::json_body(request).await?;
+        let wanted: BuildRequest = reply::json_body(request).await?;
         return answer(engine.clone(), (wanted, logins), None, String::new(), own_words);
     }
     if query.flag("sent") {
         return sent(engine, request, logins).await;
     }
-    let own = query.get("request").map(serde_json::from_str::<Request>).transpose();
+    let own = query.get("request").map(serde_json::from_str::<BuildRequest>).transpose();
     let own = own.map_err(|e| EngineError::Invalid(format!("the request is not understood: {e}")))?;
     let docker = own.is_none();
     let mut wanted = match own {
@@ -53,7 +53,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
         let words = DockersWords { quiet: query.flag("q"), returned: Mutex::default() };
         let unset = unset_limits(query);
         let first = (!unset.is_empty()).then(|| format!("wharf sets no limits for a build's containers: {}", unset.join(", ")));
-        let first: String = first.into_iter().map(|text| words.of(&BuildLine::Event(Event::Warning(text)))).collect();
+        let first: String = first.into_iter().map(|text| words.of(&BuildLine::Event(BuildEvent::Warning(text)))).collect();
         return answer(engine.clone(), (wanted, logins), Some(draft), first, move |event| words.of(event));
     }
     answer(engine.clone(), (wanted, logins), Some(draft), String::new(), own_words)
@@ -91,7 +91,7 @@ async fn sent(engine: &Arc<Engine>, request: hyper::Request<Incoming>, logins: L
 }
 
 /// Docker's query parameters.
-fn of_docker(query: &Query) -> Result<Request, EngineError> {
+fn of_docker(query: &Query) -> Result<BuildRequest, EngineError> {
     refuse(query)?;
     let map = |key: &str| -> Result<BTreeMap<String, String>, EngineError> {
         // Go's clients send `null` for a map without values.
@@ -99,7 +99,7 @@ fn of_docker(query: &Query) -> Result<Request, EngineError> {
         Ok(values.into_iter().flatten().filter_map(|(name, value)| Some((name, value?))).collect())
     };
     let ulimits: Vec<UlimitConfig> = json_of::<Option<_>>(query, "ulimits")?.flatten().unwrap_or_default();
-    Ok(Request {
+    Ok(BuildRequest {
         dockerfile: query.get("dockerfile").filter(|path| !path.is_empty()).map(Into::into),
         target: query.get("target").filter(|target| !target.is_empty()).map(str::to_string),
         args: map("buildargs")?,
@@ -114,7 +114,7 @@ fn of_docker(query: &Query) -> Result<Request, EngineError> {
         git: query.get("remote").filter(|remote| !remote.is_empty()).map(str::to_string),
         cache_from: json_of::<Option<_>>(query, "cachefrom")?.flatten().unwrap_or_default(),
         ulimits: ulimits.into_iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect(),
-        ..Request::default()
+        ..BuildRequest::default()
     })
 }
 
@@ -178,20 +178,22 @@ impl DockersWords {
             BuildLine::Later(_) => return String::new(),
         };
         let lines: Vec<String> = match event {
-            Event::Instruction { number, count, text, .. } => vec![format!("Step {number}/{count} : {text}\n")],
-            Event::InstructionDone { cached, id, .. } => {
+            BuildEvent::Instruction { number, count, text, .. } => vec![format!("Step {number}/{count} : {text}\n")],
+            BuildEvent::InstructionDone { cached, id, .. } => {
                 let cached = cached.then(|| " ---> Using cache\n".to_string());
                 cached.into_iter().chain((!id.is_empty()).then(|| format!(" ---> {id}\n"))).collect()
             }
-            Event::Output { line, .. } => vec![format!("{line}\n")],
-            Event::Warning(text) => vec![format!("[Warning] {text}\n")],
-            Event::Returned { command, code, .. } => {
+            BuildEvent::Output { line, .. } => vec![format!("{line}\n")],
+            BuildEvent::Warning(text) => vec![format!("[Warning] {text}\n")],
+            BuildEvent::Returned { command, code, .. } => {
                 let returned = Some((command.clone(), i64::from(*code)));
                 *self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = returned;
                 Vec::new()
             }
-            Event::Built { id, names, .. } => return self.built(id, names),
-            Event::Step { .. } | Event::Cached { .. } | Event::Done { .. } | Event::Failed { .. } => Vec::new(),
+            BuildEvent::Built { id, names, .. } => return self.built(id, names),
+            BuildEvent::Step { .. } | BuildEvent::Cached { .. } | BuildEvent::Done { .. } | BuildEvent::Failed { .. } => {
+                Vec::new()
+            }
         };
         match self.quiet {
             true => String::new(),
@@ -238,8 +240,8 @@ struct Backlog {
 
 impl Backlog {
     /// The event, unless it is output for which there is no room, and the message that goes before it.
-    fn take(&self, event: Event) -> (Option<Event>, Option<Event>) {
-        if let Event::Output { line, .. } = &event {
+    fn take(&self, event: BuildEvent) -> (Option<BuildEvent>, Option<BuildEvent>) {
+        if let BuildEvent::Output { line, .. } = &event {
             if self.bytes.load(Ordering::Relaxed) + line.len() + LINE > MAX_BACKLOG {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
                 return (None, None);
@@ -247,7 +249,8 @@ impl Backlog {
             self.bytes.fetch_add(line.len() + LINE, Ordering::Relaxed);
         }
         let count = self.left_out.swap(0, Ordering::Relaxed);
-        let warning = || Event::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
+        let warning =
+            || BuildEvent::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
         (Some(event), (count > 0).then(warning))
     }
 
@@ -259,7 +262,7 @@ impl Backlog {
 /// Builds, and streams what happens. A client that goes away ends its build.
 fn answer(
     engine: Arc<Engine>,
-    (wanted, logins): (Request, Logins),
+    (wanted, logins): (BuildRequest, Logins),
     context: Option<Passing>,
     first: String,
     words: impl Fn(&BuildLine) -> String + Send + Sync + 'static,
@@ -267,9 +270,9 @@ fn answer(
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let (events, mut pending) = mpsc::unbounded_channel::<BuildLine>();
     let backlog = Arc::new(Backlog::default());
-    let report: Report = {
+    let report: BuildReport = {
         let (events, backlog) = (events.clone(), backlog.clone());
-        Arc::new(move |event: Event| {
+        Arc::new(move |event: BuildEvent| {
             let (event, left_out) = backlog.take(event);
             for event in left_out.into_iter().chain(event) {
                 let _ = events.send(BuildLine::Event(event));
@@ -294,7 +297,7 @@ fn answer(
                 event = pending.recv() => event,
                 () = sender.closed() => None,
             };
-            if let Some(BuildLine::Event(Event::Output { line, .. })) = &event {
+            if let Some(BuildLine::Event(BuildEvent::Output { line, .. })) = &event {
                 backlog.sent(line);
             }
             let sent = match event.map(|event| words(&event)) {

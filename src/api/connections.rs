@@ -26,24 +26,24 @@ const MOST_STREAMS: usize = 256;
 
 /// The open connections, in the order in which they have come.
 pub(super) struct Connections {
-    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    open: Mutex<BTreeMap<u64, Arc<OpenConnection>>>,
     /// How many they are, for whoever waits for the last.
     count: Arc<watch::Sender<usize>>,
     most: usize,
 }
 
 #[derive(Debug, Default)]
-struct Connection {
+struct OpenConnection {
     /// Requests whose answers have not ended: one, or none.
     requests: AtomicUsize,
     end: Notify,
 }
 
 /// A connection's entry, until it is dropped.
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     connections: Arc<Connections>,
     number: u64,
-    connection: Arc<Connection>,
+    connection: Arc<OpenConnection>,
 }
 
 impl Connections {
@@ -55,12 +55,12 @@ impl Connections {
         Arc::new(Connections { open: Mutex::default(), count, most: descriptors::part(MOST_OF_PORT) })
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenConnection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a new connection, and closes an idle one if need be; `None` where all are busy.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Entry> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<ConnectionEntry> {
         let mut open = self.open();
         if open.len() >= self.most {
             let idle = open.iter().find(|(_, known)| known.requests.load(Ordering::Acquire) == 0);
@@ -70,22 +70,22 @@ impl Connections {
             }
         }
         let number = open.last_key_value().map_or(0, |(number, _)| number + 1);
-        let connection = Arc::new(Connection::default());
+        let connection = Arc::new(OpenConnection::default());
         open.insert(number, connection.clone());
         self.count.send_modify(|n| *n += 1);
-        Some(Entry { connections: self.clone(), number, connection })
+        Some(ConnectionEntry { connections: self.clone(), number, connection })
     }
 }
 
-impl Entry {
+impl ConnectionEntry {
     /// Comes back when the connection is to make room for another.
     pub(super) async fn ended(&self) {
         self.connection.end.notified().await;
     }
 
     /// The count of connections, for a connection that goes on after it was upgraded.
-    pub(super) fn counted(&self) -> Counted {
-        Counted(self.connections.count.clone())
+    pub(super) fn counted(&self) -> ConnectionCounter {
+        ConnectionCounter(self.connections.count.clone())
     }
 
     /// Counts a request as long as this lives.
@@ -97,25 +97,25 @@ impl Entry {
 
 /// Counts an upgraded connection in among those that are open: an engine with one of them is not idle.
 #[derive(Clone)]
-pub(super) struct Counted(Arc<watch::Sender<usize>>);
+pub(super) struct ConnectionCounter(Arc<watch::Sender<usize>>);
 
 /// An upgraded connection that counts.
-pub(super) struct Held(Arc<watch::Sender<usize>>);
+pub(super) struct HeldConnection(Arc<watch::Sender<usize>>);
 
-impl Counted {
-    pub(super) fn hold(self) -> Held {
+impl ConnectionCounter {
+    pub(super) fn hold(self) -> HeldConnection {
         self.0.send_modify(|n| *n += 1);
-        Held(self.0)
+        HeldConnection(self.0)
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldConnection {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n -= 1);
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let mut open = self.connections.open();
         // Its number may be another's by now, if it had to make room.
@@ -128,12 +128,12 @@ impl Drop for Entry {
 
 /// A request that is being answered, and its place among the streams if it has one.
 pub(super) struct Busy {
-    connection: Arc<Connection>,
-    stream: Option<Stream>,
+    connection: Arc<OpenConnection>,
+    stream: Option<StreamPermit>,
 }
 
 impl Busy {
-    pub(super) fn with(mut self, stream: Option<Stream>) -> Self {
+    pub(super) fn with(mut self, stream: Option<StreamPermit>) -> Self {
         self.stream = stream;
         self
     }
@@ -146,7 +146,7 @@ impl Drop for Busy {
 }
 
 /// A permit for a stream.
-pub(super) type Stream = Arc<OwnedSemaphorePermit>;
+pub(super) type StreamPermit = Arc<OwnedSemaphorePermit>;
 
 /// The purpose of a stream: followers do not keep clients from running commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub(super) enum StreamKind {
 }
 
 /// Takes a permit for a stream of a kind, if there is one.
-pub(super) fn stream(kind: StreamKind) -> Option<Stream> {
+pub(super) fn stream(kind: StreamKind) -> Option<StreamPermit> {
     static STREAMS: OnceLock<[Arc<Semaphore>; 2]> = OnceLock::new();
     let each = || Arc::new(Semaphore::new((descriptors::part(MOST) / 2).min(MOST_STREAMS)));
     let streams = STREAMS.get_or_init(|| [each(), each()]);

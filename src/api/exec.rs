@@ -1,11 +1,11 @@
 //! `/exec`: processes in running containers, over a connection that becomes the process's streams.
 
-use super::connections::Stream;
+use super::connections::StreamPermit;
 use super::detach::DetachKeys;
-use super::hijack::{self, Answer, CHUNK, Client, Feeder};
+use super::hijack::{self, CHUNK, Feeder, HijackAnswer, StreamClient};
 use super::reply::{self, Query, Reply};
 use super::types::{CreatedId, ExecCreate, ExecInspect, ExecProcess, ExecStart};
-use crate::engine::containers::exec::{Exec, Streams};
+use crate::engine::containers::exec::{Exec, ProcessStreams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, header};
@@ -31,7 +31,7 @@ fn emit(engine: &Engine, exec: &Exec, action: &str, extra: &[(&str, String)]) {
 }
 
 /// Starts the process, and emits the events of its start and its end.
-async fn begin(engine: &Arc<Engine>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+async fn begin(engine: &Arc<Engine>, exec: &Arc<Exec>) -> Result<ProcessStreams, EngineError> {
     let (starter, started) = (engine.clone(), exec.clone());
     reply::to_its_end(async move {
         let streams = starter.execs.start(&started).await.inspect_err(|_| starter.execs.end_exec(&started))?;
@@ -51,7 +51,7 @@ async fn begin(engine: &Arc<Engine>, exec: &Arc<Exec>) -> Result<Streams, Engine
 /// A connection is upgraded before the process starts, as Docker does: clients read the head and then the stream, and what comes in
 /// one packet with the head would be lost to some. Why a process does not start is in the stream then. wharf's own client reads that
 /// from the status.
-pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>, place: Option<Stream>) -> Reply {
+pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>, place: Option<StreamPermit>) -> Reply {
     let exec = engine.execs.find(id)?;
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let own = request.headers().contains_key(super::WARNING_HEADER);
@@ -76,7 +76,7 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     let keys = (!own && exec.new.tty).then(|| DetachKeys::parse(&exec.new.detach_keys)).transpose()?;
     let streams = if own { Some(begin(engine, &exec).await?) } else { None };
     let (engine, exec) = (engine.clone(), exec);
-    hijack::serve(Answer { upgrade, raw, head_first: !own, place }, async move |client| match streams {
+    hijack::serve(HijackAnswer { upgrade, raw, head_first: !own, place }, async move |client| match streams {
         Some(streams) => pump(&engine, client, streams, &exec, ExecForm { raw, keys }).await,
         None => match begin(&engine, &exec).await {
             Ok(streams) => pump(&engine, client, streams, &exec, ExecForm { raw, keys }).await,
@@ -86,8 +86,8 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
 }
 
 /// Tells a client why there is no process, where its output would be.
-async fn say(client: Client, raw: bool, text: &str) {
-    let Client { input, mut output } = client;
+async fn say(client: StreamClient, raw: bool, text: &str) {
+    let StreamClient { input, mut output } = client;
     let line = format!("{text}\r\n");
     let _ = output.write_all(&framed((!raw).then_some(1), line.as_bytes())).await;
     Feeder::new(input, None, None, || {}).end(output).await;
@@ -137,17 +137,17 @@ pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
 }
 
 /// Reads what nobody wants, so that a detached process does not end by SIGPIPE or by its terminal's hangup.
-fn discard(streams: Streams) {
+fn discard(streams: ProcessStreams) {
     let read = |output| async move {
         let mut output: pipe::Receiver = output;
         let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
     };
     match streams {
-        Streams::Pipes { output, error, .. } => {
+        ProcessStreams::Pipes { output, error, .. } => {
             tokio::spawn(read(output));
             tokio::spawn(read(error));
         }
-        Streams::Terminal(master) => {
+        ProcessStreams::Terminal(master) => {
             if let Ok(output) = pipe::Receiver::from_owned_fd_unchecked(master) {
                 tokio::spawn(read(output));
             }
@@ -189,8 +189,8 @@ struct ExecForm {
 
 /// Moves bytes both ways until the process has ended, and sends what it wrote by then. Whoever it has left behind may hold its
 /// output open; as with Docker, they are not waited for. A client that leaves by its keys leaves the process running.
-async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec>, form: ExecForm) {
-    let Client { input: from_client, output: mut to_client } = client;
+async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, exec: &Arc<Exec>, form: ExecForm) {
+    let StreamClient { input: from_client, output: mut to_client } = client;
     let mut state = exec.state.subscribe();
     let ended = async move {
         let _ = state.wait_for(|state| state.exit_code.is_some()).await;
@@ -198,7 +198,7 @@ async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec
     tokio::pin!(ended);
     let frame = |stream: u8| (!form.raw).then_some(stream);
     let feeder = match streams {
-        Streams::Pipes { input, mut output, mut error } => {
+        ProcessStreams::Pipes { input, mut output, mut error } => {
             let feeder = Feeder::new(from_client, input, None, || {});
             let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
             let (mut out_open, mut err_open, mut reached) = (true, true, true);
@@ -228,7 +228,7 @@ async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec
             }
             feeder
         }
-        Streams::Terminal(master) => {
+        ProcessStreams::Terminal(master) => {
             // A terminal is no pipe, but it is read and written as one.
             let copy = master.try_clone().and_then(pipe::Sender::from_owned_fd_unchecked);
             let (Ok(input), Ok(mut output)) = (copy, pipe::Receiver::from_owned_fd_unchecked(master)) else { return };

@@ -1,10 +1,10 @@
-//! Following a container's output: read from its log as it grows, for as long as the client listens. The log waits for it.
+//! FollowedLog a container's output: read from its log as it grows, for as long as the client listens. The log waits for it.
 
 use super::exec::frame_header;
 use crate::engine::containers::followers::Lease;
 use crate::engine::{Container, Engine};
 use crate::logs::Stream;
-use crate::logs::reader::{Reader, Selection};
+use crate::logs::reader::{LineSelection, Reader};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl Width {
 }
 
 /// Opens a log for a client. It may have to be read from its end: a thread waits for the disk.
-pub(super) async fn open(path: &Path, selection: Selection) -> std::io::Result<(Reader, Width)> {
+pub(super) async fn open(path: &Path, selection: LineSelection) -> std::io::Result<(Reader, Width)> {
     let width = Width::take();
     let (path, buffer) = (path.to_path_buf(), width.bytes());
     let reader = tokio::task::spawn_blocking(move || Reader::open_with(&path, &selection, buffer)).await??;
@@ -45,7 +45,7 @@ pub(super) async fn open(path: &Path, selection: Selection) -> std::io::Result<(
 
 /// The selection of a log, and its form.
 #[derive(Clone, Copy)]
-pub(super) struct Options {
+pub(super) struct FollowOptions {
     pub follow: bool,
     pub timestamps: bool,
     pub stdout: bool,
@@ -119,13 +119,13 @@ impl SharedLease {
 }
 
 /// A log on its way to a client.
-pub(super) struct Following {
+pub(super) struct FollowedLog {
     pub engine: Arc<Engine>,
     pub container: Arc<Container>,
     pub reader: Reader,
     pub path: PathBuf,
     pub width: Width,
-    pub options: Options,
+    pub options: FollowOptions,
     /// The hold, and for how long a client is waited for that takes nothing; for ever without.
     pub lease: Option<(SharedLease, Option<Duration>)>,
 }
@@ -133,7 +133,7 @@ pub(super) struct Following {
 /// Where inotify has no watch left, a log is looked at so often.
 const WITHOUT_WATCH: Duration = Duration::from_millis(100);
 
-impl Following {
+impl FollowedLog {
     /// Sends the log until its end, or, following, until the container's. An error is that the client has left.
     pub(super) async fn send(mut self, sender: mpsc::Sender<Batch>) {
         let engine = self.engine.clone();
@@ -233,7 +233,7 @@ impl Following {
 }
 
 /// Sends a log to which nothing is written any more.
-pub(super) async fn send_whole(mut reader: Reader, width: Width, options: Options, sender: mpsc::Sender<Bytes>) {
+pub(super) async fn send_whole(mut reader: Reader, width: Width, options: FollowOptions, sender: mpsc::Sender<Bytes>) {
     loop {
         let size = width.bytes();
         let filled = tokio::task::spawn_blocking(move || {
@@ -250,7 +250,7 @@ pub(super) async fn send_whole(mut reader: Reader, width: Width, options: Option
 
 /// Reads lines into frames until the batch is full or the log is at its end. `inside` tells whether a line has begun and not
 /// ended yet: without frames, it has its time at its beginning alone.
-fn fill(reader: &mut Reader, options: Options, size: usize, inside: &mut bool) -> std::io::Result<BytesMut> {
+fn fill(reader: &mut Reader, options: FollowOptions, size: usize, inside: &mut bool) -> std::io::Result<BytesMut> {
     let mut batch = BytesMut::new();
     while batch.len() < size {
         let Some(line) = reader.next_line()? else { break };

@@ -1,6 +1,6 @@
 //! Connections that become a process's streams: as 101 where the client asks for it, else as a body without input.
 
-use super::connections::Stream;
+use super::connections::StreamPermit;
 use super::detach::DetachKeys;
 use super::reply::{self, Reply};
 use crate::sys;
@@ -28,13 +28,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_millis(500);
 
 /// A client's end of a stream.
-pub(super) struct Client {
+pub(super) struct StreamClient {
     pub input: Box<dyn AsyncRead + Send + Unpin>,
-    pub output: Output,
+    pub output: ClientOutput,
 }
 
 /// The way to a client, whose connection was taken over or not.
-pub(super) enum Output {
+pub(super) enum ClientOutput {
     Socket(OwnedWriteHalf),
     /// Something that carries the bytes on: an answer that goes on as long as the stream does, or a WebSocket. `client` ends when
     /// the client has left.
@@ -44,10 +44,10 @@ pub(super) enum Output {
     },
 }
 
-impl Output {
+impl ClientOutput {
     /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
     async fn head_is_read(&self) {
-        if let Output::Socket(socket) = self {
+        if let ClientOutput::Socket(socket) = self {
             head_is_read(socket.as_ref()).await;
         }
     }
@@ -55,8 +55,8 @@ impl Output {
     /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
     pub(super) async fn is_gone(&self) {
         let socket = match self {
-            Output::Socket(socket) => socket,
-            Output::Body { client, .. } => {
+            ClientOutput::Socket(socket) => socket,
+            ClientOutput::Body { client, .. } => {
                 let mut client = client.clone();
                 while client.changed().await.is_ok() {}
                 return;
@@ -73,13 +73,13 @@ impl Output {
 
     fn writer(&mut self) -> &mut (dyn AsyncWrite + Send + Unpin) {
         match self {
-            Output::Socket(socket) => socket,
-            Output::Body { to, .. } => to,
+            ClientOutput::Socket(socket) => socket,
+            ClientOutput::Body { to, .. } => to,
         }
     }
 }
 
-impl AsyncWrite for Output {
+impl AsyncWrite for ClientOutput {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self.get_mut().writer()).poll_write(context, bytes)
     }
@@ -104,21 +104,21 @@ pub(super) async fn head_is_read(socket: &UnixStream) {
 }
 
 /// How an answer is given.
-pub(super) struct Answer {
+pub(super) struct HijackAnswer {
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// The bytes of a terminal, and not frames.
     pub raw: bool,
     /// Nothing is sent before the head has been read.
     pub head_first: bool,
-    pub place: Option<Stream>,
+    pub place: Option<StreamPermit>,
 }
 
 /// Answers, and then serves the stream.
 pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
-    answer: Answer,
-    work: impl FnOnce(Client) -> F + Send + 'static,
+    answer: HijackAnswer,
+    work: impl FnOnce(StreamClient) -> F + Send + 'static,
 ) -> Reply {
-    let Answer { upgrade, raw, head_first, place } = answer;
+    let HijackAnswer { upgrade, raw, head_first, place } = answer;
     let Some(upgrade) = upgrade else {
         let (ours, theirs) = tokio::io::duplex(WAITING);
         let (output, mut input) = tokio::io::split(theirs);
@@ -126,7 +126,7 @@ pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
         tokio::spawn(async move {
             let _ = input.shutdown().await;
             let (from_client, to_client) = tokio::io::split(ours);
-            work(Client { input: Box::new(from_client), output: Output::Body { to: to_client, client } }).await;
+            work(StreamClient { input: Box::new(from_client), output: ClientOutput::Body { to: to_client, client } }).await;
             drop(place);
         });
         let chunks = futures::stream::unfold((output, here), |(mut output, here)| async move {
@@ -141,8 +141,10 @@ pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
             Ok(upgraded) => match upgraded.downcast::<TokioIo<UnixStream>>() {
                 Ok(parts) => {
                     let (input, output) = parts.io.into_inner().into_split();
-                    let client =
-                        Client { input: Box::new(io::Cursor::new(parts.read_buf).chain(input)), output: Output::Socket(output) };
+                    let client = StreamClient {
+                        input: Box::new(io::Cursor::new(parts.read_buf).chain(input)),
+                        output: ClientOutput::Socket(output),
+                    };
                     if head_first {
                         client.output.head_is_read().await;
                     }
@@ -226,7 +228,7 @@ impl Feeder {
     }
 
     /// Closes the output, and reads what the client still sends.
-    pub(super) async fn end(self, mut to_client: Output) {
+    pub(super) async fn end(self, mut to_client: ClientOutput) {
         let _ = to_client.shutdown().await;
         self.over.send_replace(true);
         let abort = self.task.abort_handle();

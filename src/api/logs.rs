@@ -1,9 +1,9 @@
 //! Logs: answers that may go on as long as the client listens.
 
-use super::follow::{self, Following, Form, Options, SharedLease};
+use super::follow::{self, FollowOptions, FollowedLog, Form, SharedLease};
 use super::reply::{self, Query, Reply};
 use crate::engine::{Engine, EngineError};
-use crate::logs::reader::Selection;
+use crate::logs::reader::LineSelection;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id)?;
     let raw = container.with_record(|record| record.spec.tty) && !query.flag("multiplexed");
-    let options = Options {
+    let options = FollowOptions {
         follow: query.flag("follow"),
         timestamps: query.flag("timestamps"),
         stdout: query.flag("stdout"),
@@ -26,7 +26,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     if !options.stdout && !options.stderr {
         return Err(EngineError::Invalid("ask for stdout, stderr or both".into()));
     }
-    let selection = Selection { snapshot: !options.follow, ..selection(query)? };
+    let selection = LineSelection { snapshot: !options.follow, ..selection(query)? };
     let path = engine.config.log_path(&container.id);
     let lease = match options.follow {
         true => Some(SharedLease::new(
@@ -40,7 +40,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     // One batch waits while the next is made; a client that does not read holds up both.
     let (sender, receiver) = mpsc::channel(1);
     let held = lease.clone().map(|lease| (lease, Some(PATIENCE)));
-    let following = Following { engine: engine.clone(), container, reader, path, width, options, lease: held };
+    let following = FollowedLog { engine: engine.clone(), container, reader, path, width, options, lease: held };
     tokio::spawn(following.send(sender));
     let kind = if raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
     let batches = futures::stream::unfold((receiver, lease), |(mut receiver, lease)| async move {
@@ -56,7 +56,7 @@ pub async fn of_gone(engine: &Arc<Engine>, project: &str, id: &str, query: &Quer
     let known = engine.incarnations_of(project);
     let gone =
         known.iter().find(|gone| gone.id == id && gone.removed_at.is_some()).ok_or_else(|| EngineError::no_container(id))?;
-    let options = Options {
+    let options = FollowOptions {
         follow: false,
         timestamps: query.flag("timestamps"),
         stdout: query.flag("stdout"),
@@ -71,9 +71,9 @@ pub async fn of_gone(engine: &Arc<Engine>, project: &str, id: &str, query: &Quer
 }
 
 /// The lines that a query asks for.
-pub(super) fn selection(query: &Query) -> Result<Selection, EngineError> {
+pub(super) fn selection(query: &Query) -> Result<LineSelection, EngineError> {
     let time = |key: &str| query.get(key).filter(|t| !t.is_empty() && *t != "0").map(log_time).transpose();
-    Ok(Selection {
+    Ok(LineSelection {
         tail: query.number("tail"),
         since: time("since")?,
         after: time("after")?,

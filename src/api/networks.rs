@@ -1,12 +1,12 @@
 //! `/networks`.
 
-use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
+use super::reply::{self, FilterPatterns, Filters, Query, Reply, labelled};
 use super::types::{
     self, Ipam, IpamPool, NEVER, NetworkConnect, NetworkCreated, NetworkDisconnect, NetworkInspect, NetworkMember, NetworksPruned,
 };
 use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{ContainerRecord, NetworkRecord};
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::{Engine, EngineError};
 use crate::network::address::{Addresses, IpFamily, Pool};
 use hyper::body::Incoming;
@@ -65,7 +65,7 @@ fn network_allowed(network: &NetworkInspect, filters: &Filters) -> Result<bool, 
     let used = !network.containers.is_empty();
     let dangling = reply::boolean(filters, "dangling")?;
     Ok(labelled(&network.labels, filters)
-        && Patterns::of(filters, "name").allow(&[network.name.as_str()])
+        && FilterPatterns::of(filters, "name").allow(&[network.name.as_str()])
         && any("id", &|id| network.id.starts_with(id.as_str()))
         && any("driver", &|driver| network.driver == *driver)
         && any("scope", &|scope| network.scope == *scope)
@@ -81,7 +81,7 @@ fn list_networks(engine: &Engine, query: &Query) -> Reply {
             list.push(empty_network(engine, name));
         }
     }
-    let unknown = engine.state.unknown(Kind::Network).into_iter();
+    let unknown = engine.state.unknown(RecordKind::Network).into_iter();
     list.extend(unknown.map(|n| NetworkInspect {
         name: n.name.clone(),
         id: n.id.clone(),

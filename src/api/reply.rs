@@ -36,14 +36,14 @@ pub async fn to_its_end<T: Send + 'static>(
 /// The parameters behind the question mark, and the version of the API that the client speaks.
 pub struct Query {
     values: HashMap<String, Vec<String>>,
-    pub version: Version,
+    pub version: ApiVersion,
 }
 
 /// Major and minor number of a version of Docker's API.
-pub type Version = (u16, u16);
+pub type ApiVersion = (u16, u16);
 
 impl Query {
-    pub fn of(query: Option<&str>, version: Version) -> Self {
+    pub fn of(query: Option<&str>, version: ApiVersion) -> Self {
         let mut map: HashMap<String, Vec<String>> = HashMap::new();
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             map.entry(key.into_owned()).or_default().push(value.into_owned());
@@ -115,13 +115,13 @@ pub fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>, EngineError
 }
 
 /// Filters that are regular expressions, as Docker's `name` and `id`: any has to be found.
-pub struct Patterns(Vec<(String, Option<regex::Regex>)>);
+pub struct FilterPatterns(Vec<(String, Option<regex::Regex>)>);
 
-impl Patterns {
+impl FilterPatterns {
     pub fn of(filters: &Filters, key: &str) -> Self {
         // An expression that is none is compared as it is.
         let compiled = |text: &String| (text.clone(), regex::RegexBuilder::new(text).size_limit(1 << 20).build().ok());
-        Patterns(filters.get(key).into_iter().flatten().take(100).map(compiled).collect())
+        FilterPatterns(filters.get(key).into_iter().flatten().take(100).map(compiled).collect())
     }
 
     pub fn allow(&self, texts: &[&str]) -> bool {
@@ -407,7 +407,7 @@ mod tests {
         for bad in ["x", "[]", r#"{"colour": ["red"]}"#, r#"{"label": "a"}"#, r#"{"label": [1]}"#] {
             assert_eq!(read(bad).expect_err(bad).status(), 400);
         }
-        let names = Patterns::of(&read(r#"{"name": ["^/?we", "(x"]}"#).expect("names"), "name");
+        let names = FilterPatterns::of(&read(r#"{"name": ["^/?we", "(x"]}"#).expect("names"), "name");
         assert!(names.allow(&["web"]) && names.allow(&["/web"]) && names.allow(&["(x"]) && !names.allow(&["two"]));
         let flags = |value: &str| boolean(&Filters::from([("f".to_string(), vec![value.to_string()])]), "f");
         assert_eq!((flags("1").expect("true"), flags("false").expect("false")), (Some(true), Some(false)));

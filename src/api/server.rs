@@ -1,7 +1,7 @@
 //! The engine's end: connections, routes, errors.
 
-use super::connections::{self, Busy, Connections, Entry, Stream, StreamKind};
-use super::reply::{self, Body, Query, Reply, Version};
+use super::connections::{self, Busy, ConnectionEntry, Connections, StreamKind, StreamPermit};
+use super::reply::{self, ApiVersion, Body, Query, Reply};
 use super::routes::{self, Support};
 use super::tcp::Way;
 use super::{
@@ -87,7 +87,7 @@ const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applic
     {\"message\":\"the engine answers too many requests at once; try it again\"}";
 
 /// Answers the requests of a connection, until it ends or becomes something else.
-pub(super) async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry, way: Way) {
+pub(super) async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: ConnectionEntry, way: Way) {
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(entry.counted());
         request.extensions_mut().insert(way);
@@ -116,7 +116,7 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> 
         }
     };
     let headers = response.headers_mut();
-    headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
+    headers.insert("Api-ApiVersion", HeaderValue::from_static(API_VERSION));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
@@ -154,7 +154,7 @@ fn stream_of(parts: &[&str]) -> Option<StreamKind> {
     }
 }
 
-async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
+async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<StreamPermit>), EngineError> {
     if request.extensions().get::<Way>() == Some(&Way::Open) {
         tcp::refuse_pages(request.headers())?;
     }
@@ -241,7 +241,7 @@ pub(super) fn not_found(method: &Method, path: &str) -> Reply {
 }
 
 /// The version of a path's first segment, such as `v1.45`; the newest where there is none.
-fn version_of(segment: Option<&str>) -> Result<Version, EngineError> {
+fn version_of(segment: Option<&str>) -> Result<ApiVersion, EngineError> {
     let parse = |text: &str| {
         let (major, minor) = text.split_once('.')?;
         Some((major.parse::<u16>().ok()?, minor.parse::<u16>().ok()?))
@@ -279,7 +279,7 @@ fn refused(parts: &[&str]) -> Reply {
 fn ping() -> Reply {
     let mut response = reply::text(200, "OK")?;
     let headers = response.headers_mut();
-    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Builder-ApiVersion", HeaderValue::from_static("1"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));

@@ -3,7 +3,7 @@
 //! A connection is carried to a socket pair whose other end is served as any connection of the engine's socket: what upgrades it,
 //! half-closes it or waits for a client that does not read is the same on both.
 
-use super::connections::{Connections, Entry};
+use super::connections::{ConnectionEntry, Connections};
 use super::server::{accepted, converse};
 use crate::engine::process::tcp::TcpDoor;
 use crate::engine::{Engine, EngineError};
@@ -70,7 +70,7 @@ fn refused(why: &str) {
 }
 
 /// Has a client show its certificate, and serves it. An error is that of the handshake.
-async fn admit(engine: Arc<Engine>, stream: TcpStream, tls: Option<TlsAcceptor>, entry: Entry) -> io::Result<()> {
+async fn admit(engine: Arc<Engine>, stream: TcpStream, tls: Option<TlsAcceptor>, entry: ConnectionEntry) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let alive = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES).with_retries(UNANSWERED);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
@@ -93,7 +93,7 @@ async fn carry(
     engine: Arc<Engine>,
     client: impl AsyncRead + AsyncWrite + Send + 'static,
     socket: &OwnedFd,
-    entry: Entry,
+    entry: ConnectionEntry,
     way: Way,
 ) -> io::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;

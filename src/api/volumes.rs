@@ -1,9 +1,9 @@
 //! `/volumes`.
 
-use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
+use super::reply::{self, FilterPatterns, Filters, Query, Reply, labelled};
 use super::types::{VolumeCreate, VolumeInspect, VolumeList, VolumesPruned};
 use crate::engine::record::{ContainerRecord, VolumeRecord};
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// Docker's filters of volumes.
 fn volume_filter(engine: &Engine, filters: &Filters) -> Result<impl Fn(&VolumeRecord) -> bool, EngineError> {
-    let names = Patterns::of(filters, "name");
+    let names = FilterPatterns::of(filters, "name");
     let driver = filters.get("driver").is_none_or(|list| list.is_empty() || list.iter().any(|driver| driver == "local"));
     let dangling = reply::boolean(filters, "dangling")?;
     Ok(move |volume: &VolumeRecord| {
@@ -32,9 +32,10 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             let filters = query.filters(&["dangling", "driver", "label", "name"])?;
             let wanted = volume_filter(engine, &filters)?;
             let list: Vec<VolumeRecord> = engine.volumes.all().into_iter().filter(|volume| wanted(volume)).collect();
-            let names = Patterns::of(&filters, "name");
+            let names = FilterPatterns::of(&filters, "name");
             let asked = filters.keys().all(|key| key == "name");
-            let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
+            let unknown =
+                engine.state.unknown(RecordKind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
             let unknown = unknown.map(|v| VolumeInspect {
                 name: v.name.clone(),
                 driver: "unknown".into(),

@@ -1,7 +1,7 @@
 //! Streams of a container over a WebSocket (RFC 6455): bytes in binary messages, both ways.
 
-use super::connections::Stream;
-use super::hijack::{self, Client, Output};
+use super::connections::StreamPermit;
+use super::hijack::{self, ClientOutput, StreamClient};
 use super::reply::{self, Reply};
 use crate::engine::EngineError;
 use base64::Engine as _;
@@ -53,8 +53,8 @@ impl WebSocketOffer {
     /// None.
     pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
         self,
-        place: Option<Stream>,
-        work: impl FnOnce(Client) -> F + Send + 'static,
+        place: Option<StreamPermit>,
+        work: impl FnOnce(StreamClient) -> F + Send + 'static,
     ) -> Reply {
         let mut response = Response::new(reply::whole(Vec::new()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -86,7 +86,8 @@ impl WebSocketOffer {
             let (ours, theirs) = tokio::io::duplex(WAITING);
             let (input, output) = tokio::io::split(theirs);
             let (here, client) = watch::channel(());
-            let working = tokio::spawn(work(Client { input: Box::new(input), output: Output::Body { to: output, client } }));
+            let working =
+                tokio::spawn(work(StreamClient { input: Box::new(input), output: ClientOutput::Body { to: output, client } }));
             carry(socket, ours).await;
             // The work ends by what it reads and writes now.
             drop(here);

@@ -142,15 +142,15 @@ enum Command {
     /// Show the output of containers.
     Logs(logs::Logs),
     /// Run a command in a running container.
-    Exec(exec::Exec),
+    Exec(exec::ExecArgs),
     /// Run a command in a container of its own.
-    Run(Box<run::Run>),
+    Run(Box<run::RunArgs>),
     /// Join the terminal to a running container.
-    Attach(attach::Attach),
+    Attach(attach::AttachArgs),
     /// Copy files between containers and this machine.
     Cp(cp::Cp),
     /// Have changed files take effect in running services.
-    Watch(watch::Watch),
+    Watch(watch::WatchArgs),
     /// Start containers that exist.
     Start(lifecycle::Start),
     /// Stop containers without removing them.
@@ -168,7 +168,7 @@ enum Command {
     /// Remove stopped containers.
     Rm(lifecycle::Rm),
     /// Create containers without starting them.
-    Create(up::Create),
+    Create(up::CreateArgs),
     /// Set the number of containers of services.
     Scale(up::Scale),
     /// Show the processes of containers.
@@ -176,15 +176,15 @@ enum Command {
     /// Show what containers use.
     Stats(usage::Stats),
     /// Show what happens to containers.
-    Events(events::Events),
+    Events(events::EventsArgs),
     /// Show where a port is published.
     Port(ps::PortCommand),
     /// List the project's volumes.
-    Volumes(ps::Volumes),
+    Volumes(ps::VolumesArgs),
     /// Make an image of a container.
-    Commit(export::Commit),
+    Commit(export::CommitArgs),
     /// Write a container's files as a tar archive.
-    Export(export::Export),
+    Export(export::ExportArgs),
     /// Build the images of services.
     Build(build::BuildCommand),
     /// Push the images of services that are built.
@@ -194,24 +194,24 @@ enum Command {
     /// Pull the images of services.
     Pull(images::Pull),
     /// List the images of the project's containers.
-    Images(images::Images),
+    Images(images::ImagesArgs),
     /// Check the Compose files and print the canonical project.
     #[command(alias = "convert")]
-    Config(config::Config),
+    Config(config::ConfigArgs),
     /// Draw which service waits for which.
     Graph(graph::Graph),
     /// Draw the project as Docker Compose's `alpha viz` does.
     #[command(hide = true)]
-    Viz(graph::Viz),
+    Viz(graph::VizArgs),
     /// Log in to a registry.
-    Login(login::Login),
+    Login(login::LoginArgs),
     /// Forget the login to a registry.
     Logout(login::Logout),
     /// List projects.
     Ls(ps::Ls),
     /// Build, import, load, list, tag, push and remove images.
     #[command(subcommand)]
-    Image(images::Image),
+    Image(images::ImageCommand),
     /// Jobs and their runs.
     #[command(subcommand)]
     Job(jobs::JobCommand),
@@ -223,13 +223,13 @@ enum Command {
     Bridge(kubernetes::Bridge),
     /// Single containers, whatever project they are of.
     #[command(subcommand)]
-    Container(Box<container::Container>),
+    Container(Box<container::ContainerCommand>),
     /// Networks.
     #[command(subcommand)]
-    Network(network::Network),
+    Network(network::NetworkCommand),
     /// Volumes.
     #[command(subcommand)]
-    Volume(network::Volume),
+    Volume(network::VolumeCommand),
     /// The engine and the host.
     #[command(subcommand)]
     System(system::System),
@@ -239,7 +239,7 @@ enum Command {
     /// Put this program on another machine: `wharf -H ssh://USER@HOST install`.
     Install(machine::install::Install),
     /// Print the version.
-    Version(system::Version),
+    Version(system::VersionArgs),
     /// Run the engine in the foreground (it is started by itself when needed), or stop it.
     Engine(engine::EngineCommand),
 }

@@ -110,17 +110,17 @@ impl Signals {
 }
 
 /// Keeps Ctrl-C and SIGTERM from ending the process between two listeners. They are for those, not for this.
-pub struct Held(Signals);
+pub struct HeldSignals(Signals);
 
-impl Held {
+impl HeldSignals {
     /// # Errors
     /// As [`Signals::listen`].
     pub fn new() -> Result<Self, Failure> {
-        Signals::listen().map(Held)
+        Signals::listen().map(HeldSignals)
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         self.0.interrupt.take();
         self.0.terminate.take();

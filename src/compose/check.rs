@@ -3,11 +3,11 @@
 
 use super::diagnostic::{Diagnostic, nearest};
 use super::node::{Entry, Node, Path, Value};
-use super::schema::{By, Key, Shape, Short, State, T, find, is_of_services_alone};
+use super::schema::{AttributeState, By, Key, Shape, Short, T, find, is_of_services_alone};
 use super::units::{self, IdMap};
 use std::collections::HashSet;
 
-/// State that the checks of a load's files share.
+/// AttributeState that the checks of a load's files share.
 #[derive(Debug, Default)]
 pub struct Check {
     /// Attributes that a warning has named; each is named once.
@@ -224,9 +224,9 @@ impl Checker<'_> {
             match find(keys, name) {
                 Some(key) => {
                     let what = match key.state {
-                        State::Done => None,
-                        State::Elsewhere if self.common.for_cluster => None,
-                        State::Elsewhere => Some("has no meaning on one Linux machine and has no effect"),
+                        AttributeState::Done => None,
+                        AttributeState::Elsewhere if self.common.for_cluster => None,
+                        AttributeState::Elsewhere => Some("has no meaning on one Linux machine and has no effect"),
                     };
                     if let Some(what) = what.filter(|_| !entry.node.is_null() && self.common.warned.insert(key.name)) {
                         self.found.push(Diagnostic::warning(&entry.key_at, format!("`{child}` {what}")));

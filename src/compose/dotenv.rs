@@ -66,8 +66,8 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
     let lookup = |name: &str| outer.get(name).or_else(|| earlier.get(name).cloned());
     let expand = |raw: &str| {
         interpolate::expand(raw, &lookup, &mut Unset::new()).map_err(|failure| match failure {
-            interpolate::Failure::Syntax(why) => why,
-            interpolate::Failure::Required { name, message } => {
+            interpolate::InterpolationFailure::Syntax(why) => why,
+            interpolate::InterpolationFailure::Required { name, message } => {
                 format!("the variable `{name}` is required and not set: {message}")
             }
         })

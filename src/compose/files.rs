@@ -1,6 +1,6 @@
 //! Which files make up the project, and which directory and name it has.
 
-use super::Options;
+use super::LoadOptions;
 use super::diagnostic::Diagnostic;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const OVERRIDES: [&str; 4] =
 ///
 /// # Errors
 /// When there is no Compose file here or above.
-pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<Located, Diagnostic> {
+pub fn locate(options: &LoadOptions, variables: &HashMap<String, String>) -> Result<Located, Diagnostic> {
     let mut given = options.files.clone();
     if given.is_empty()
         && let Some(listed) = variables.get("COMPOSE_FILE").filter(|f| !f.is_empty())
@@ -73,19 +73,19 @@ pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<
 }
 
 /// Whether a name is one of a file that is fetched.
-pub fn is_remote(options: &Options, name: &str) -> bool {
+pub fn is_remote(options: &LoadOptions, name: &str) -> bool {
     options.remote.as_ref().is_some_and(|remote| remote.is_remote(name))
 }
 
 /// Where the first of the files is; the working directory for one that is fetched, and for standard input alone.
-pub fn beside_first(options: &Options, given: &[String]) -> PathBuf {
+pub fn beside_first(options: &LoadOptions, given: &[String]) -> PathBuf {
     let first = given.iter().find(|file| *file != "-").filter(|file| !is_remote(options, file));
     let path = first.map(|file| super::paths::cleaned(&options.directory.join(file)));
     path.and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| options.directory.clone())
 }
 
 /// `--project-directory`, absolute.
-pub fn project_directory(options: &Options) -> Option<PathBuf> {
+pub fn project_directory(options: &LoadOptions) -> Option<PathBuf> {
     options.project_directory.as_ref().map(|directory| super::paths::cleaned(&options.directory.join(directory)))
 }
 

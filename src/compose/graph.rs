@@ -74,7 +74,7 @@ pub fn mermaid(project: &Project) -> String {
 
 /// What `docker compose alpha viz` draws of each service, beside its name.
 #[derive(Clone, Debug, Default)]
-pub struct Viz {
+pub struct VizLabels {
     pub networks: bool,
     pub ports: bool,
     pub image: bool,
@@ -82,7 +82,7 @@ pub struct Viz {
 }
 
 /// The graph as `docker compose alpha viz` draws it, in Graphviz' language; services in their order.
-pub fn viz(project: &Project, how: &Viz) -> String {
+pub fn viz(project: &Project, how: &VizLabels) -> String {
     let indent = &how.indent;
     let mut out = format!("digraph {} {{\n{indent}layout=dot;\n", quoted(&project.name));
     let section = |out: &mut String, title: &str, lines: Vec<String>| {
@@ -165,12 +165,12 @@ mod tests {
             },
         });
         let project: Project = serde_json::from_value(yaml).expect("a project");
-        let plain = viz(&project, &Viz { indent: "\t".into(), ..Viz::default() });
+        let plain = viz(&project, &VizLabels { indent: "\t".into(), ..VizLabels::default() });
         assert_eq!(
             plain,
             "digraph \"shop\" {\n\tlayout=dot;\n\t\"web\" [style=\"filled\" label=<<font point-size=\"15\">web</font>>];\n\t\"db\" [style=\"filled\" label=<<font point-size=\"15\">db</font>>];\n\n\t\"web\" -> \"db\";\n}\n"
         );
-        let all = viz(&project, &Viz { networks: true, ports: true, image: true, indent: "  ".into() });
+        let all = viz(&project, &VizLabels { networks: true, ports: true, image: true, indent: "  ".into() });
         for part in [
             "<b>Networks:</b><br/>c<br/>a<br/>b</font>",
             "<b>Ports:</b><br/>127.0.0.1:8080:80 (tcp, ingress)</font>",

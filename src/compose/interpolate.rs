@@ -23,7 +23,7 @@ pub type UnsetAt = BTreeMap<String, At>;
 
 /// Why a text cannot be interpolated.
 #[derive(Debug, PartialEq)]
-pub enum Failure {
+pub enum InterpolationFailure {
     /// The text is not well formed.
     Syntax(String),
     /// `${VAR:?message}` and VAR is missing.
@@ -51,7 +51,7 @@ pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset
 
 /// A variable that a file uses: its default, and whether it is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Variable {
+pub struct UsedVariable {
     pub required: bool,
     /// The replacement where it has no value.
     pub default: String,
@@ -60,7 +60,7 @@ pub struct Variable {
 }
 
 /// Collects the variables of a tree, those in defaults of others as well.
-pub fn variables(node: &Node, into: &mut BTreeMap<String, Variable>) {
+pub fn variables(node: &Node, into: &mut BTreeMap<String, UsedVariable>) {
     match &node.value {
         Value::String(text) if text.contains('$') => variables_of(text, into, 0),
         Value::List(list) => list.iter().for_each(|child| variables(child, into)),
@@ -69,7 +69,7 @@ pub fn variables(node: &Node, into: &mut BTreeMap<String, Variable>) {
     }
 }
 
-fn variables_of(text: &str, into: &mut BTreeMap<String, Variable>, depth: usize) {
+fn variables_of(text: &str, into: &mut BTreeMap<String, UsedVariable>, depth: usize) {
     let mut rest = text;
     while let Some(dollar) = rest.find('$').filter(|_| depth <= MAX_NESTING) {
         rest = &rest[dollar + 1..];
@@ -102,16 +102,18 @@ fn variables_of(text: &str, into: &mut BTreeMap<String, Variable>, depth: usize)
     }
 }
 
-impl Failure {
+impl InterpolationFailure {
     fn diagnostic(self, at: &At, text: &str) -> Diagnostic {
         match self {
-            Failure::Syntax(why) => Diagnostic::error(at, format!("cannot interpolate `{}`: {why}", first_line(text)))
-                .help("write `$$` for a plain dollar sign, and `${NAME:-default}` for a variable with a default"),
-            Failure::Required { name, message } if message.is_empty() => {
+            InterpolationFailure::Syntax(why) => {
+                Diagnostic::error(at, format!("cannot interpolate `{}`: {why}", first_line(text)))
+                    .help("write `$$` for a plain dollar sign, and `${NAME:-default}` for a variable with a default")
+            }
+            InterpolationFailure::Required { name, message } if message.is_empty() => {
                 Diagnostic::error(at, format!("the variable `{name}` is required and not set"))
                     .help(format!("set it in the environment or in the .env file: {name}=VALUE"))
             }
-            Failure::Required { name, message } => {
+            InterpolationFailure::Required { name, message } => {
                 Diagnostic::error(at, format!("the variable `{name}` is required and not set: {message}"))
                     .help(format!("set it in the environment or in the .env file: {name}=VALUE"))
             }
@@ -136,27 +138,27 @@ const MAX_EXPANDED: usize = 4 << 20;
 ///
 /// # Errors
 /// When a `${` is not closed, a name is not valid, or a required variable is missing.
-pub fn expand(text: &str, variables: &dyn Variables, unset: &mut Unset) -> Result<String, Failure> {
+pub fn expand(text: &str, variables: &dyn Variables, unset: &mut Unset) -> Result<String, InterpolationFailure> {
     expand_nested(text, variables, unset, 0)
 }
 
-fn expand_nested(text: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, Failure> {
+fn expand_nested(text: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, InterpolationFailure> {
     if depth > MAX_NESTING {
-        return Err(Failure::Syntax("defaults are nested too deeply".into()));
+        return Err(InterpolationFailure::Syntax("defaults are nested too deeply".into()));
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         out.push_str(&rest[..dollar]);
         if out.len() > MAX_EXPANDED {
-            return Err(Failure::Syntax(format!("it grows past {MAX_EXPANDED} bytes by its variables")));
+            return Err(InterpolationFailure::Syntax(format!("it grows past {MAX_EXPANDED} bytes by its variables")));
         }
         rest = &rest[dollar + 1..];
         if let Some(after) = rest.strip_prefix('$') {
             out.push('$');
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
-            let end = closing_brace(after).ok_or_else(|| Failure::Syntax("`${` is not closed by `}`".into()))?;
+            let end = closing_brace(after).ok_or_else(|| InterpolationFailure::Syntax("`${` is not closed by `}`".into()))?;
             out.push_str(&braced(&after[..end], variables, unset, depth)?);
             rest = &after[end + 1..];
         } else {
@@ -209,11 +211,11 @@ fn value_or_empty(name: &str, variables: &dyn Variables, unset: &mut Unset) -> S
     })
 }
 
-fn braced(inner: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, Failure> {
+fn braced(inner: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, InterpolationFailure> {
     let end = name_end(inner);
     let (name, operation) = inner.split_at(end);
     if name.is_empty() {
-        return Err(Failure::Syntax(format!("`${{{inner}}}` does not begin with a variable's name")));
+        return Err(InterpolationFailure::Syntax(format!("`${{{inner}}}` does not begin with a variable's name")));
     }
     let value = variables.get(name);
     let filled = value.as_ref().filter(|v| !v.is_empty()).cloned();
@@ -230,9 +232,11 @@ fn braced(inner: &str, variables: &dyn Variables, unset: &mut Unset, depth: usiz
         "+" => value.map_or(Ok(String::new()), |_| nested(operand)),
         ":?" | "?" => match if operator == "?" { value } else { filled } {
             Some(value) => Ok(value),
-            None => Err(Failure::Required { name: name.into(), message: nested(operand)? }),
+            None => Err(InterpolationFailure::Required { name: name.into(), message: nested(operand)? }),
         },
-        _ => Err(Failure::Syntax(format!("`{operation}` is not one of the operators `:-`, `-`, `:+`, `+`, `:?` and `?`"))),
+        _ => Err(InterpolationFailure::Syntax(format!(
+            "`{operation}` is not one of the operators `:-`, `-`, `:+`, `+`, `:?` and `?`"
+        ))),
     }
 }
 
@@ -281,9 +285,9 @@ mod tests {
     #[test]
     fn failures() {
         for text in ["${SET", "${}", "${SET!x}", "${1}", "${SET\u{202}}", "${SET:\u{202}x}"] {
-            assert!(matches!(expand(text, &vars, &mut Unset::new()), Err(Failure::Syntax(_))), "{text}");
+            assert!(matches!(expand(text, &vars, &mut Unset::new()), Err(InterpolationFailure::Syntax(_))), "{text}");
         }
-        let required = Failure::Required { name: "NONE".into(), message: "set me".into() };
+        let required = InterpolationFailure::Required { name: "NONE".into(), message: "set me".into() };
         assert_eq!(expand("${NONE:?set me}", &vars, &mut Unset::new()), Err(required));
         let nested = format!("{}{}", "${A:-".repeat(1000), "}".repeat(1000));
         assert!(expand(&nested, &vars, &mut Unset::new()).is_err());

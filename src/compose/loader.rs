@@ -5,11 +5,11 @@ mod fetching;
 use super::check::Check;
 use super::diagnostic::{Diagnostic, LoadError, Severity, Sources};
 use super::include::Include;
-use super::interpolate::{self, Unset, UnsetAt, Variable};
+use super::interpolate::{self, Unset, UnsetAt, UsedVariable};
 use super::node::{Node, Value};
 use super::remote::RemoteFiles;
 use super::{
-    Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, finish, include, merge,
+    Contents, LoadOptions, Loaded, canonical, consistency, defaults, dotenv, environment, extends, files, finish, include, merge,
     model, paths, profiles, schema, yaml,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 
 type Diagnostics = Vec<Diagnostic>;
-type Variables = HashMap<String, String>;
+type VariableValues = HashMap<String, String>;
 
 pub struct Loader<'a> {
-    options: &'a Options,
+    options: &'a LoadOptions,
     sources: Sources,
     check: Check,
     unset: UnsetAt,
-    variables: BTreeMap<String, Variable>,
+    variables: BTreeMap<String, UsedVariable>,
     /// See [`Loaded::contents`].
     contents: Contents,
     warnings: Vec<Diagnostic>,
@@ -36,7 +36,7 @@ pub struct Loader<'a> {
 /// The context in which a file's relative paths and variables are resolved. An included file has its own.
 struct FileScope {
     directory: PathBuf,
-    variables: Variables,
+    variables: VariableValues,
 }
 
 /// A file's text as trees, one for each document.
@@ -46,7 +46,7 @@ struct Parsed {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(options: &'a Options) -> Self {
+    pub fn new(options: &'a LoadOptions) -> Self {
         Loader {
             options,
             sources: Sources::default(),
@@ -200,14 +200,14 @@ impl<'a> Loader<'a> {
         if found.is_empty() { Ok(()) } else { Err(std::mem::take(found)) }
     }
 
-    fn is_env_file_disabled(&self, variables: &Variables) -> bool {
+    fn is_env_file_disabled(&self, variables: &VariableValues) -> bool {
         variables
             .get("COMPOSE_DISABLE_ENV_FILE")
             .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "1" | "t" | "true"))
     }
 
     /// `--env-file`, COMPOSE_ENV_FILES, or `.env` beside the project. Tells whether they were named.
-    fn env_files(&self, variables: &mut Variables, directory: &Path) -> Result<bool, Diagnostics> {
+    fn env_files(&self, variables: &mut VariableValues, directory: &Path) -> Result<bool, Diagnostics> {
         let mut named: Vec<PathBuf> = self.options.env_files.clone();
         if named.is_empty() {
             let listed = variables.get("COMPOSE_ENV_FILES").cloned().unwrap_or_default();
@@ -220,7 +220,7 @@ impl<'a> Loader<'a> {
             return Ok(false);
         }
         // A later file has the last word over an earlier one, and the environment over both.
-        let mut all = Variables::new();
+        let mut all = VariableValues::new();
         for path in named {
             let mut seen = variables.clone();
             seen.extend(all.clone());
@@ -233,8 +233,8 @@ impl<'a> Loader<'a> {
     }
 
     /// Adds a file's variables to those that are not set yet.
-    fn read_env_file(&self, path: &Path, required: bool, variables: &mut Variables) -> Result<(), Diagnostics> {
-        let mut values = Variables::new();
+    fn read_env_file(&self, path: &Path, required: bool, variables: &mut VariableValues) -> Result<(), Diagnostics> {
+        let mut values = VariableValues::new();
         self.read_env_file_over(path, required, variables, &mut values)?;
         values.extend(std::mem::take(variables));
         *variables = values;
@@ -245,8 +245,8 @@ impl<'a> Loader<'a> {
         &self,
         path: &Path,
         required: bool,
-        outer: &Variables,
-        into: &mut Variables,
+        outer: &VariableValues,
+        into: &mut VariableValues,
     ) -> Result<(), Diagnostics> {
         if !required && !path.is_file() {
             return Ok(());
@@ -263,7 +263,7 @@ impl<'a> Loader<'a> {
 
     /// `-p`, COMPOSE_PROJECT_NAME, the last `name` of the files, the directory: the first there is. Only the first two must be
     /// right as they are; the others are made so, as Docker Compose does.
-    fn name(&mut self, parsed: &[Parsed], directory: &Path, variables: &Variables) -> Result<String, Diagnostics> {
+    fn name(&mut self, parsed: &[Parsed], directory: &Path, variables: &VariableValues) -> Result<String, Diagnostics> {
         let given = self.options.project_name.clone().or_else(|| variables.get(PROJECT_NAME).cloned());
         if let Some(name) = given.filter(|name| !name.is_empty()) {
             if files::is_project_name(&name) {
@@ -375,7 +375,7 @@ impl<'a> Loader<'a> {
                 self.read_env_file(&own.join(".env"), false, &mut variables)?;
             }
             Some(files) => {
-                let mut all = Variables::new();
+                let mut all = VariableValues::new();
                 for (path, node) in files {
                     let mut seen = all.clone();
                     seen.extend(outer.variables.clone());
@@ -441,7 +441,7 @@ impl<'a> Loader<'a> {
     }
 
     /// One document through the stages that look at it alone.
-    fn document(&mut self, document: &mut Node, variables: &Variables) -> Result<(), Diagnostics> {
+    fn document(&mut self, document: &mut Node, variables: &VariableValues) -> Result<(), Diagnostics> {
         let mut found = Diagnostics::new();
         if self.options.list_variables {
             interpolate::variables(document, &mut self.variables);
@@ -479,7 +479,7 @@ fn selected(root: &Node, named: &[String]) -> Option<HashSet<String>> {
 /// Reads the files that services extend.
 struct FileReader<'l, 'a, 'v> {
     loader: &'l mut Loader<'a>,
-    variables: &'v Variables,
+    variables: &'v VariableValues,
 }
 
 impl extends::ReadFile for FileReader<'_, '_, '_> {

@@ -38,7 +38,7 @@ pub mod yaml;
 
 use diagnostic::{Diagnostic, LoadError, Sources};
 use indexmap::IndexMap;
-use interpolate::Variable;
+use interpolate::UsedVariable;
 use model::Project;
 use node::Node;
 use remote::{Remote, RemoteFile};
@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 /// The options that decide which project is loaded, and how.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct LoadOptions {
     /// `-f`, in order; `-` is standard input. Empty: COMPOSE_FILE, else found upwards from `directory`.
     pub files: Vec<String>,
     /// `-p`.
@@ -114,13 +114,13 @@ pub struct Loaded {
     /// Contents of configs and secrets of `environment`, by section and name: an included file has variables of its own.
     pub contents: Contents,
     /// The variables of the files, with what each says about its absence.
-    pub variables: BTreeMap<String, Variable>,
+    pub variables: BTreeMap<String, UsedVariable>,
 }
 
 /// Loads a project.
 ///
 /// # Errors
 /// Every error of the files at once, rendered with file, line, column and the line itself.
-pub fn load(options: &Options) -> Result<Loaded, LoadError> {
+pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     loader::Loader::new(options).finish()
 }

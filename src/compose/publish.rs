@@ -52,10 +52,10 @@ struct Collector<'a> {
 }
 
 /// Names to be replaced in a text.
-type Replaced = Vec<(At, Replacement)>;
+type Replaced = Vec<(At, NameReplacement)>;
 
 /// A name as it is written, and the other.
-type Replacement = (String, String);
+type NameReplacement = (String, String);
 
 impl Collector<'_> {
     fn collect(&mut self, files: &[PathBuf], directory: &Path) -> Result<(), Vec<Diagnostic>> {

@@ -12,12 +12,12 @@ pub trait Remote: Debug + Send + Sync {
     ///
     /// # Errors
     /// A sentence.
-    fn fetch(&self, name: &str) -> Result<Fetched, String>;
+    fn fetch(&self, name: &str) -> Result<FetchedResource, String>;
 }
 
 /// What was fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
+pub struct FetchedResource {
     /// The Compose file.
     pub file: PathBuf,
     /// The directory of all that came with it.
@@ -31,7 +31,7 @@ const MOST: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
     pub name: String,
-    pub fetched: Fetched,
+    pub fetched: FetchedResource,
 }
 
 /// The files of one load that were fetched.
@@ -43,7 +43,7 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// Why it is not there.
-    pub fn get(&mut self, remote: Option<&dyn Remote>, name: &str) -> Result<Option<Fetched>, String> {
+    pub fn get(&mut self, remote: Option<&dyn Remote>, name: &str) -> Result<Option<FetchedResource>, String> {
         let Some(remote) = remote.filter(|remote| remote.is_remote(name)) else { return Ok(None) };
         if let Some(known) = self.0.iter().find(|file| file.name == name) {
             return Ok(Some(known.fetched.clone()));
@@ -103,9 +103,9 @@ mod tests {
             name.starts_with("oci://")
         }
 
-        fn fetch(&self, name: &str) -> Result<Fetched, String> {
+        fn fetch(&self, name: &str) -> Result<FetchedResource, String> {
             let root = self.0.join(name.trim_start_matches("oci://"));
-            Ok(Fetched { file: root.join("compose.yaml"), root })
+            Ok(FetchedResource { file: root.join("compose.yaml"), root })
         }
     }
 

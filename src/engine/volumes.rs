@@ -2,10 +2,10 @@
 
 use super::error::{EngineError, state_error};
 use super::record::VolumeRecord;
-use super::recovery::Kind;
+use super::recovery::RecordKind;
 use super::{Config, Events, StateStore, locked};
-use crate::engine::containers::registry::{Containers, Reservations, Uses};
-use crate::engine::state::directories::{Draft, Removal, manifest_of, write_manifest};
+use crate::engine::containers::registry::{Containers, NameReservations, Uses};
+use crate::engine::state::directories::{DirectoryRemoval, Draft, manifest_of, write_manifest};
 use crate::image::keyed_mutex::KeyedMutex;
 use crate::runtime::quota;
 use crate::units;
@@ -63,7 +63,7 @@ pub struct Volumes {
     pub(super) events: Arc<Events>,
     pub(super) containers: Arc<Containers>,
     /// Volumes that are being made or removed: taken before the records.
-    names: Reservations,
+    names: NameReservations,
     records: Mutex<IndexMap<String, VolumeRecord>>,
     /// Those that a container which is being made is about to have.
     pub(super) uses: Uses,
@@ -78,7 +78,7 @@ impl Volumes {
             state,
             events,
             containers,
-            names: Reservations::default(),
+            names: NameReservations::default(),
             records: Mutex::default(),
             uses: Uses::default(),
             mounting: KeyedMutex::default(),
@@ -134,7 +134,7 @@ impl Volumes {
         if let Some(known) = locked(&self.records).get(name) {
             return Ok(known.clone());
         }
-        self.state.refuse_unknown(Kind::Volume, name)?;
+        self.state.refuse_unknown(RecordKind::Volume, name)?;
         let doing = || EngineError::io(format!("making the volume {name}"));
         let mut draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
         let data = draft.path().join("_data");
@@ -161,7 +161,7 @@ impl Volumes {
     pub fn remove(&self, name: &str) -> Result<(), EngineError> {
         let _reserved = self.names.reserve(name);
         if !locked(&self.records).contains_key(name) {
-            self.state.refuse_unknown(Kind::Volume, name)?;
+            self.state.refuse_unknown(RecordKind::Volume, name)?;
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
         // Before the containers are: a use ends when its container is known, so that one of the two is seen.
@@ -182,7 +182,7 @@ impl Volumes {
         }
         self.state.refuse_use_by_unknown("volume", &[name])?;
         let doing = || EngineError::io(format!("removing the volume {name}"));
-        let removal = Removal::begin(&self.config.data_root.join("volumes").join(name)).map_err(doing())?;
+        let removal = DirectoryRemoval::begin(&self.config.data_root.join("volumes").join(name)).map_err(doing())?;
         if let Err(error) = self.state.journal.delete(&format!("volume/{name}")) {
             removal.undo();
             return Err(state_error(error));

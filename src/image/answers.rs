@@ -174,11 +174,11 @@ pub fn challenge_parameters(text: &str) -> std::collections::HashMap<String, Str
 /// A sentence, without the answer.
 pub fn token(answer: &[u8]) -> Result<String, String> {
     #[derive(serde::Deserialize)]
-    struct Answer {
+    struct TokenAnswer {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let answer: Answer =
+    let answer: TokenAnswer =
         serde_json::from_slice(answer).map_err(|e| format!("the token server's answer is not understood: {e}"))?;
     answer.token.filter(|token| !token.is_empty()).or(answer.access_token).ok_or_else(|| "the token server sent no token".into())
 }
@@ -186,14 +186,14 @@ pub fn token(answer: &[u8]) -> Result<String, String> {
 /// A registry's own words in an error (distribution specification, "Error Codes"), where it has any.
 pub fn error_message(answer: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
-    struct Answer {
+    struct ErrorsAnswer {
         errors: Vec<Fault>,
     }
     #[derive(serde::Deserialize)]
     struct Fault {
         message: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let answer: ErrorsAnswer = serde_json::from_slice(answer).ok()?;
     let message = answer.errors.into_iter().next()?.message?;
     let shown = super::digest::shown(&message);
     (!shown.is_empty()).then_some(shown)

@@ -1,13 +1,13 @@
 //! Images from files: a root file system as a tar (`import`), and what `docker save` or an OCI layout holds (`load`).
 
-use super::arrival::{Arrived, Expected, Keep};
+use super::arrival::{Arrived, Expected, KeepBlob};
 use super::digest::{DiffId, Digest, Hashing};
 use super::documents::{
     ConfigDocument, HistoryEntry, ImageSettings, Member, NewDescriptor, NewIndex, NewManifest, OCI_CONFIG, OCI_LAYER,
     OCI_MANIFEST, to_bytes,
 };
 use super::entries::Entries;
-use super::manifest::{self, Answer, Configuration, Index, MAX_DOCUMENT, Manifest};
+use super::manifest::{self, AnsweredManifest, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, compression};
 use serde::{Deserialize, Serialize};
@@ -277,7 +277,7 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
             let path = members
                 .get(layer)
                 .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
-            let one = store.arrive(open(path)?, &Expected { chain, diff_id: diff_id.clone(), blob: None }, Keep::Nothing)?;
+            let one = store.arrive(open(path)?, &Expected { chain, diff_id: diff_id.clone(), blob: None }, KeepBlob::Nothing)?;
             if let Arrived::Staged(new) = &one
                 && !store.can_be_made_again(new)?
             {
@@ -359,9 +359,9 @@ fn load_oci(
         let Some(name) = entry.name() else { continue };
         let name: ImageRef = name.parse::<ImageRef>()?;
         let mut bytes = checked(entry.digest.as_ref().map_err(Clone::clone)?)?;
-        let parsed = match Answer::parse(&bytes)? {
-            Answer::Manifest(parsed) => parsed,
-            Answer::Index(platforms) => {
+        let parsed = match AnsweredManifest::parse(&bytes)? {
+            AnsweredManifest::Manifest(parsed) => parsed,
+            AnsweredManifest::Index(platforms) => {
                 bytes = checked(platforms.choose_platform(&name)?)?;
                 Manifest::parse(&bytes)?
             }
@@ -402,7 +402,7 @@ fn load_layer(
         let why = format!("`{name}` has {length} bytes, and its descriptor says {}", layer.size);
         return Err(ImageError::Malformed { what: "archive", why });
     }
-    store.arrive(file, expected, Keep::Blob)
+    store.arrive(file, expected, KeepBlob::Blob)
 }
 
 /// Bytes of a member's name. What an image's archive names is a blob, or a file of the layout.

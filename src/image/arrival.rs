@@ -130,20 +130,20 @@ impl Store {
             std::fs::remove_file(&path).map_err(&failed)?;
             return Ok(None);
         }
-        self.arrive(File::open(&path).map_err(&failed)?, expected, Keep::Nothing).map(Some)
+        self.arrive(File::open(&path).map_err(&failed)?, expected, KeepBlob::Nothing).map(Some)
     }
 
     /// Takes in what a reader brings, compressed or not, and checks it against both of its digests.
     ///
     /// # Errors
     /// A wrong digest, an archive that cannot be unpacked, or the disk's. Nothing is kept then.
-    pub fn arrive(&self, reader: impl Read, expected: &Expected, keep: Keep) -> Result<Arrived, ImageError> {
+    pub fn arrive(&self, reader: impl Read, expected: &Expected, keep: KeepBlob) -> Result<Arrived, ImageError> {
         let archive = |e: io::Error| ImageError::Unpack(UnpackError::Archive(e));
         let algorithm = expected.blob.as_ref().map_or(expected.diff_id.digest(), |blob| blob).algorithm();
         // The image that it belongs to has no name yet.
         let held = expected.blob.as_ref().map(|blob| self.hold_blob(blob));
         let copy = match (keep, &expected.blob) {
-            (Keep::Blob, Some(blob)) if self.find_blob(blob).is_none() => Some(self.blob_draft()?),
+            (KeepBlob::Blob, Some(blob)) if self.find_blob(blob).is_none() => Some(self.blob_draft()?),
             _ => None,
         };
         let reader: Box<dyn Read + '_> = match &copy {
@@ -183,7 +183,7 @@ impl Store {
 
 /// Whether the blob is kept as it came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum KeepBlob {
     Blob,
     Nothing,
 }

@@ -77,7 +77,7 @@ struct ArtifactIndex {
 struct ArtifactManifest {
     artifact_type: String,
     media_type: String,
-    config: Config,
+    config: ArtifactConfig,
     layers: Vec<Described>,
     /// Of an index.
     manifests: Option<serde::de::IgnoredAny>,
@@ -85,7 +85,7 @@ struct ArtifactManifest {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Config {
+struct ArtifactConfig {
     media_type: String,
 }
 
@@ -113,7 +113,7 @@ fn malformed(why: impl Into<String>) -> ImageError {
 }
 
 /// Files by their names, and the layers that they are made of.
-type Files = (BTreeMap<String, Vec<u8>>, Vec<(Digest, Vec<u8>)>);
+type ArtifactFiles = (BTreeMap<String, Vec<u8>>, Vec<(Digest, Vec<u8>)>);
 
 /// A file's name, and nothing that leads elsewhere.
 fn is_name(name: &str) -> bool {
@@ -159,7 +159,7 @@ impl Registry {
         name: &ImageRef,
         layers: &[Described],
         kept: impl Fn(&Digest) -> Option<Vec<u8>>,
-    ) -> Result<Files, ImageError> {
+    ) -> Result<ArtifactFiles, ImageError> {
         let bytes = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
         if layers.len() > MAX_LAYERS || bytes > MAX_BYTES {
             return Err(malformed(format!(
@@ -167,7 +167,7 @@ impl Registry {
                 layers.len()
             )));
         }
-        let (mut files, mut contents) = Files::default();
+        let (mut files, mut contents) = ArtifactFiles::default();
         for layer in layers {
             let part_of_main = layer.media_type == COMPOSE_FILE && layer.annotation(EXTENDS).is_none();
             let file = match layer.media_type.as_str() {

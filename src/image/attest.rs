@@ -24,7 +24,7 @@ const STATEMENT: &str = "application/vnd.in-toto+json";
 /// The attestations that a build makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Wanted {
+pub struct WantedAttestations {
     pub provenance: Option<Provenance>,
     /// The image that writes the bill of materials.
     pub sbom: Option<String>,
@@ -40,13 +40,13 @@ pub struct Provenance {
     pub reproducible: bool,
 }
 
-impl Wanted {
+impl WantedAttestations {
     /// Reads `build.provenance` and `build.sbom`, or the options of the same names: a boolean, or BuildKit's parameters.
     ///
     /// # Errors
     /// A sentence about the parameter that is not known.
     pub fn parse(provenance: Option<&str>, sbom: Option<&str>) -> Result<Self, String> {
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedAttestations::default();
         if let Some(text) = provenance {
             wanted.provenance = parse_provenance(text)?;
         }
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_read() {
-        let provenance = |text: &str| Wanted::parse(Some(text), None).map(|wanted| wanted.provenance);
+        let provenance = |text: &str| WantedAttestations::parse(Some(text), None).map(|wanted| wanted.provenance);
         let max = Provenance { max: true, ..Provenance::default() };
         assert_eq!(provenance("true"), Ok(Some(max.clone())));
         assert_eq!(provenance("false"), Ok(None));
@@ -240,7 +240,7 @@ mod tests {
         assert!(provenance("mode=all").unwrap_err().contains("mode=min or mode=max"));
         assert!(provenance("version=v0.2").unwrap_err().contains("version=v1"));
         assert!(provenance("moed=min").unwrap_err().contains("`moed=min`"));
-        let sbom = |text: &str| Wanted::parse(None, Some(text)).map(|wanted| wanted.sbom);
+        let sbom = |text: &str| WantedAttestations::parse(None, Some(text)).map(|wanted| wanted.sbom);
         assert_eq!(sbom("true"), Ok(Some(DEFAULT_GENERATOR.into())));
         assert_eq!(sbom("generator=scan:1"), Ok(Some("scan:1".into())));
         assert_eq!(sbom("false"), Ok(None));

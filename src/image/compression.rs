@@ -1,6 +1,6 @@
 //! The compression of a layer, detected by its first bytes: gzip, zstd, or none.
 
-use super::frames::Frames;
+use super::frames::ZstdFrames;
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The memory for xz in KiB: `xz -9` needs 65 MiB, and the format allows 4 GiB.
@@ -16,7 +16,7 @@ pub fn plain<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(if head.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(stream))
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(Frames::new(stream)?)
+        Box::new(ZstdFrames::new(stream)?)
     } else {
         Box::new(stream)
     })

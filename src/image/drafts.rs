@@ -50,11 +50,11 @@ impl<R: io::Read> io::Read for CopyingReader<R> {
 
 /// A layer that is being made. It goes away unless it is kept.
 #[derive(Debug)]
-pub struct Draft {
+pub struct LayerDraft {
     pub(super) directory: PathBuf,
 }
 
-impl Draft {
+impl LayerDraft {
     /// Replaces the draft's content by the upper directory of a container that has ended.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for LayerDraft {
     fn drop(&mut self) {
         let _ = remove_files(&self.directory);
     }
@@ -84,15 +84,15 @@ impl Drop for Draft {
 /// A draft of any number of files for which nobody waits when they go: they are removed in the background. On a disk that discards
 /// what is freed, a thousand files take seconds.
 #[derive(Debug)]
-pub struct Passing(Option<Draft>);
+pub struct Passing(Option<LayerDraft>);
 
 impl Passing {
-    pub fn new(draft: Draft) -> Self {
+    pub fn new(draft: LayerDraft) -> Self {
         Passing(Some(draft))
     }
 
     pub fn diff(&self) -> PathBuf {
-        self.0.as_ref().map(Draft::diff).unwrap_or_default()
+        self.0.as_ref().map(LayerDraft::diff).unwrap_or_default()
     }
 }
 

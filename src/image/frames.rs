@@ -69,7 +69,7 @@ impl Drop for Window<'_> {
 }
 
 /// Reads the plain bytes of zstd frames that follow each other.
-pub struct Frames<'a, R> {
+pub struct ZstdFrames<'a, R> {
     stream: R,
     /// Bytes that were read to see the next frame's header, and are not decoded yet.
     ahead: Vec<u8>,
@@ -81,7 +81,7 @@ pub struct Frames<'a, R> {
     windows: &'a Windows,
 }
 
-impl<R: BufRead> Frames<'static, R> {
+impl<R: BufRead> ZstdFrames<'static, R> {
     /// # Errors
     /// When libzstd refuses.
     pub fn new(stream: R) -> io::Result<Self> {
@@ -89,9 +89,9 @@ impl<R: BufRead> Frames<'static, R> {
     }
 }
 
-impl<'a, R: BufRead> Frames<'a, R> {
+impl<'a, R: BufRead> ZstdFrames<'a, R> {
     fn within(windows: &'a Windows, stream: R) -> io::Result<Self> {
-        Ok(Frames { stream, ahead: Vec::new(), in_frame: false, decoder: decoder()?, window: None, windows })
+        Ok(ZstdFrames { stream, ahead: Vec::new(), in_frame: false, decoder: decoder()?, window: None, windows })
     }
 
     /// Reads the next frame's header, and takes the memory of its window. `false` at the end of the stream.
@@ -116,7 +116,7 @@ impl<'a, R: BufRead> Frames<'a, R> {
     }
 }
 
-impl<R: BufRead> Read for Frames<'_, R> {
+impl<R: BufRead> Read for ZstdFrames<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while !out.is_empty() {
             if !self.in_frame && !self.begin()? {
@@ -190,7 +190,7 @@ mod tests {
 
     fn plain(windows: &Windows, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
-        Frames::within(windows, bytes)?.read_to_end(&mut plain)?;
+        ZstdFrames::within(windows, bytes)?.read_to_end(&mut plain)?;
         Ok(plain)
     }
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn frames_follow_each_other_whatever_their_windows() {
         let windows = small();
-        // Frames shorter than a header can be, a skippable one, one of known size, and windows that grow and shrink.
+        // ZstdFrames shorter than a header can be, a skippable one, one of known size, and windows that grow and shrink.
         let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0];
         skippable.extend(b"xyz");
         let known = zstd::bulk::compress(&[5; 9 << 20], 1).unwrap();
@@ -222,7 +222,7 @@ mod tests {
         let windows = small();
         let begun = |log: u8| {
             let header: &'static [u8] = Box::leak(Box::new(claim(log)));
-            let mut frames = Frames::within(&windows, header).unwrap();
+            let mut frames = ZstdFrames::within(&windows, header).unwrap();
             let began = frames.begin();
             began.map(|_| frames)
         };

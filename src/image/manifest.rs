@@ -163,18 +163,18 @@ impl Index {
 
 /// Which of the two a registry has answered with.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum AnsweredManifest {
     Manifest(Manifest),
     Index(Index),
 }
 
-impl Answer {
+impl AnsweredManifest {
     /// # Errors
     /// As [`Manifest::parse`] and [`Index::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         match Fields::of("manifest", bytes)?.manifests {
-            true => Index::parse(bytes).map(Answer::Index),
-            false => Manifest::parse(bytes).map(Answer::Manifest),
+            true => Index::parse(bytes).map(AnsweredManifest::Index),
+            false => Manifest::parse(bytes).map(AnsweredManifest::Manifest),
         }
     }
 }
@@ -385,24 +385,24 @@ mod tests {
     fn a_document_is_one_thing() {
         let descriptor = json!({"digest": Digest::of(b"x"), "size": 1});
         let both = bytes(json!({"config": descriptor, "layers": [], "manifests": []}));
-        assert!(Answer::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err());
-        assert!(matches!(Answer::parse(&bytes(json!({"manifests": []}))), Ok(Answer::Index(_))));
-        assert!(matches!(Answer::parse(&bytes(json!({"config": descriptor}))), Ok(Answer::Manifest(_))));
-        assert!(Answer::parse(b"[]").is_err() && Answer::parse(b"").is_err());
+        assert!(AnsweredManifest::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err());
+        assert!(matches!(AnsweredManifest::parse(&bytes(json!({"manifests": []}))), Ok(AnsweredManifest::Index(_))));
+        assert!(matches!(AnsweredManifest::parse(&bytes(json!({"config": descriptor}))), Ok(AnsweredManifest::Manifest(_))));
+        assert!(AnsweredManifest::parse(b"[]").is_err() && AnsweredManifest::parse(b"").is_err());
         let both = |manifest: &str| format!(r#"{{"config": {descriptor}, "layers": [], {manifest}}}"#).into_bytes();
         for manifests in [r#""manifests": null"#, r#""manifests": [], "manifests": []"#, r#""manifests": null, "manifests": {}"#]
         {
             let both = both(manifests);
             assert!(
-                Answer::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err(),
+                AnsweredManifest::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err(),
                 "{manifests}"
             );
         }
         for field in ["config", "layers"] {
             let both = format!(r#"{{"manifests": [], "{field}": null}}"#).into_bytes();
-            assert!(Answer::parse(&both).is_err() && Index::parse(&both).is_err(), "{field}");
+            assert!(AnsweredManifest::parse(&both).is_err() && Index::parse(&both).is_err(), "{field}");
             let twice = format!(r#"{{"manifests": [], "{field}": [], "{field}": []}}"#).into_bytes();
-            assert!(Answer::parse(&twice).is_err() && Index::parse(&twice).is_err(), "{field}");
+            assert!(AnsweredManifest::parse(&twice).is_err() && Index::parse(&twice).is_err(), "{field}");
         }
         // Twice the same field: each reader would take another.
         assert!(Manifest::parse(format!(r#"{{"config": {descriptor}, "config": {descriptor}}}"#).as_bytes()).is_err());
@@ -413,7 +413,7 @@ mod tests {
         let many = format!(r#"{{"manifests": [], "x": [{}1]}}"#, "[],".repeat(MAX_VALUES));
         assert!(Index::parse(many.as_bytes()).unwrap_err().to_string().contains("more than 20000 values"));
         let deep = "[".repeat(100_000);
-        assert!(Answer::parse(deep.as_bytes()).is_err());
+        assert!(AnsweredManifest::parse(deep.as_bytes()).is_err());
         let long = format!(r#"{{"manifests": [], "x": "{}"}}"#, "x".repeat(MAX_DOCUMENT as usize));
         assert!(Index::parse(long.as_bytes()).unwrap_err().to_string().contains("are allowed"));
     }

@@ -71,7 +71,7 @@ pub enum ImageError {
     Build(String),
     /// The same of a line of a Dockerfile.
     #[error("{text}")]
-    Dockerfile { text: String, place: Box<build::Place> },
+    Dockerfile { text: String, place: Box<build::DockerfileLine> },
 }
 
 impl ImageError {
@@ -116,9 +116,9 @@ fn unpack_hint(error: &unpack::UnpackError) -> &'static str {
     }
 }
 
-/// Progress of a pull.
+/// PullProgress of a pull.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum PullProgress {
     /// A layer, by the beginning of its digest, and how many of its bytes have come.
     Layer { id: String, status: &'static str, current: u64, total: u64 },
 }
@@ -128,7 +128,7 @@ pub enum Progress {
 const REPORT_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Takes what happens during a pull.
-pub type Report = std::sync::Arc<dyn Fn(Progress) + Send + Sync>;
+pub type PullReport = std::sync::Arc<dyn Fn(PullProgress) + Send + Sync>;
 
 /// Whether this machine runs programs of a platform, `os[/architecture[/variant]]`.
 pub fn is_native(platform: &str) -> bool {

@@ -9,7 +9,7 @@ use super::documents::{NewDescriptor, NewManifest, OCI_CONFIG, OCI_INDEX, OCI_LA
 use super::manifest::{Descriptor, Manifest};
 use super::registry::{Registry, blocking};
 use super::store::Store;
-use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report, build::tarball};
+use super::{Image, ImageError, ImageRef, PullProgress, PullReport, REPORT_EVERY, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
 use std::io::{self, Write};
@@ -38,7 +38,7 @@ impl Registry {
         store: &Arc<Store>,
         name: &ImageRef,
         image: &Image,
-        report: Report,
+        report: PullReport,
     ) -> Result<(Digest, usize), ImageError> {
         let manifest = store.manifest_bytes(image)?;
         let parsed = Manifest::parse(&manifest)?;
@@ -106,20 +106,20 @@ impl Registry {
         name: &ImageRef,
         Descriptor { digest, media_type: kind, .. }: Descriptor,
         (chain, diff_id): (&ChainId, &DiffId),
-        report: Report,
+        report: PullReport,
     ) -> Result<Sent, ImageError> {
         // From here on: removing another image that has the blob must not take it away meanwhile.
         let held = store.hold_blob(&digest);
         let sent = match store.find_blob(&digest) {
             Some((file, size)) => Sent { digest, size, kind, file, _held: held },
             None => {
-                report(Progress::Layer { id: digest.short(), status: "Preparing", current: 0, total: 0 });
+                report(PullProgress::Layer { id: digest.short(), status: "Preparing", current: 0, total: 0 });
                 let (store, chain, diff_id) = (store.clone(), chain.clone(), diff_id.clone());
                 blocking(move || compress(&store, &chain, &diff_id)).await?
             }
         };
         let id = sent.digest.short();
-        let layer_is = |status| report(Progress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
+        let layer_is = |status| report(PullProgress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
         if self.has_blob(name, &sent.digest).await? {
             layer_is("Layer already exists");
             return Ok(sent);
@@ -134,7 +134,7 @@ impl Registry {
             let mut reported = reported.lock().unwrap_or_else(|e| e.into_inner());
             if current == 0 || reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 *reported = Some(Instant::now());
-                told(Progress::Layer { id: shown.clone(), status: "Pushing", current, total });
+                told(PullProgress::Layer { id: shown.clone(), status: "Pushing", current, total });
             }
         };
         sending(0);

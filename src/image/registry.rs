@@ -3,14 +3,14 @@
 mod authorisation;
 
 use super::answers::{self, Pace, Patience};
-use super::arrival::{Arrived, Expected, Keep};
+use super::arrival::{Arrived, Expected, KeepBlob};
 use super::chunks::ChunkReader;
 use super::credentials::{Logins, Who};
 use super::digest::Digest;
 use super::hosts::{Hosts, Scheme, registry_of};
-use super::manifest::{Answer, Configuration, Descriptor, Manifest, Platform};
+use super::manifest::{AnsweredManifest, Configuration, Descriptor, Manifest, Platform};
 use super::store::Store;
-use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report};
+use super::{Image, ImageError, ImageRef, PullProgress, PullReport, REPORT_EVERY};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{Client, Response, StatusCode, header};
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's or the store's; nothing half-made is kept.
-    pub async fn pull(&self, store: &Arc<Store>, name: &ImageRef, report: Report) -> Result<Image, ImageError> {
+    pub async fn pull(&self, store: &Arc<Store>, name: &ImageRef, report: PullReport) -> Result<Image, ImageError> {
         let mirrors = if name.host == "docker.io" { Hosts::read()?.mirrors } else { Vec::new() };
         for mirror in mirrors {
             let via = ImageRef { host: mirror, ..name.clone() };
@@ -156,15 +156,15 @@ impl Registry {
         store: &Arc<Store>,
         name: &ImageRef,
         known_as: &ImageRef,
-        report: Report,
+        report: PullReport,
     ) -> Result<Image, ImageError> {
         let mut manifest = self.manifest(name, name.version()).await?;
         if let Some(expected) = &name.digest {
             check_digest("manifest", expected, &manifest)?;
         }
-        let parsed = match Answer::parse(&manifest)? {
-            Answer::Manifest(parsed) => parsed,
-            Answer::Index(index) => {
+        let parsed = match AnsweredManifest::parse(&manifest)? {
+            AnsweredManifest::Manifest(parsed) => parsed,
+            AnsweredManifest::Index(index) => {
                 let digest = index.choose_platform(name)?;
                 manifest = self.manifest(name, digest.as_str()).await?;
                 check_digest("manifest", digest, &manifest)?;
@@ -191,9 +191,9 @@ impl Registry {
         let response = self.get(name, &format!("manifests/{}", name.version()), Some(MANIFESTS)).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
         let manifest = self.read_document(response, name).await?;
-        let platforms = match Answer::parse(&manifest)? {
-            Answer::Index(index) => index.manifests.into_iter().filter_map(|entry| entry.platform).collect(),
-            Answer::Manifest(parsed) => {
+        let platforms = match AnsweredManifest::parse(&manifest)? {
+            AnsweredManifest::Index(index) => index.manifests.into_iter().filter_map(|entry| entry.platform).collect(),
+            AnsweredManifest::Manifest(parsed) => {
                 let config = self.document(name, &format!("blobs/{}", parsed.config.digest), None).await?;
                 check_digest("configuration", &parsed.config.digest, &config)?;
                 vec![super::manifest::read("configuration", &config)?]
@@ -222,11 +222,11 @@ impl Registry {
         name: &ImageRef,
         layer: &Descriptor,
         expected: Expected,
-        report: Report,
+        report: PullReport,
     ) -> Result<Arrived, ImageError> {
         let already = || {
             let (id, total) = (layer.digest.short(), layer.size);
-            report(Progress::Layer { id, status: "Already exists", current: total, total });
+            report(PullProgress::Layer { id, status: "Already exists", current: total, total });
         };
         if let Some(known) = store.known_layer(&expected) {
             already();
@@ -273,13 +273,13 @@ impl Registry {
         name: &ImageRef,
         &Descriptor { ref digest, size, .. }: &Descriptor,
         expected: Expected,
-        report: Report,
+        report: PullReport,
     ) -> Result<Arrived, ImageError> {
         let (sender, reader) = ChunkReader::channel(CHUNKS_AHEAD);
         let (store, layer, image) = (store.clone(), digest.short(), name.familiar());
         let unpacking = tokio::task::spawn_blocking(move || {
             let failed = |source| ImageError::Layer { layer, image, source: Box::new(source) };
-            store.arrive(reader, &expected, Keep::Blob).map_err(failed)
+            store.arrive(reader, &expected, KeepBlob::Blob).map_err(failed)
         });
         let (mut current, mut failures, mut counted_from) = (0, 0, 0);
         let fetched = loop {
@@ -296,14 +296,14 @@ impl Registry {
                 let _ = sender.send(Err(io::Error::other(failed.to_string()))).await;
                 break Err(failed);
             }
-            report(Progress::Layer { id: digest.short(), status: "Retrying", current, total: size });
+            report(PullProgress::Layer { id: digest.short(), status: "Retrying", current, total: size });
             tokio::time::sleep(self.patience.again * (1 << (failures - 1))).await;
         };
         drop(sender);
         let arrived = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
         fetched?;
         let arrived = arrived?;
-        report(Progress::Layer { id: digest.short(), status: "Pull complete", current: size, total: size });
+        report(PullProgress::Layer { id: digest.short(), status: "Pull complete", current: size, total: size });
         Ok(arrived)
     }
 
@@ -315,7 +315,7 @@ impl Registry {
         current: &mut u64,
         size: u64,
         sender: &tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>,
-        report: &Report,
+        report: &PullReport,
     ) -> Result<(), ImageError> {
         let failed =
             |why: String| ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why };
@@ -337,7 +337,7 @@ impl Registry {
                 return Err(ImageError::Malformed { what: "manifest", why });
             }
             if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-                report(Progress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
+                report(PullProgress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
                 reported = Some(Instant::now());
             }
             if pace.meanwhile(sender.send(Ok(chunk))).await.is_err() {

@@ -11,14 +11,14 @@ mod listing;
 use super::ImageError;
 use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::digest::{Algorithm, ChainId, DiffId, Digest};
-use super::documents::{ConfigDocument, Healthcheck, OCI_MANIFEST};
+use super::documents::{ConfigDocument, ImageHealthcheck, OCI_MANIFEST};
 use super::drafts::BlobDraft;
-pub use super::drafts::{Draft, Passing, remove_files};
+pub use super::drafts::{LayerDraft, Passing, remove_files};
 use super::manifest::{Configuration, Manifest};
 use super::reference::ImageRef;
 use crate::sys::removal::remove_tree;
-pub use built::Keep;
-use index::{Entry, Index, PULLED, REF_NAME};
+pub use built::KeepImage;
+use index::{PULLED, REF_NAME, StoreEntry, StoreIndex};
 pub use layers::{Layer, StagedLayer};
 use listing::LeftOut;
 use oci_spec::image::ImageConfiguration;
@@ -43,13 +43,13 @@ pub struct Image {
     /// Bytes of the unpacked layers.
     pub size: u64,
     /// Docker's health check, for which the OCI specification has no place.
-    pub healthcheck: Option<Healthcheck>,
+    pub healthcheck: Option<ImageHealthcheck>,
 }
 
 /// The images, layers and blobs below the data root.
 pub struct Store {
     root: PathBuf,
-    index: Mutex<Index>,
+    index: Mutex<StoreIndex>,
     next: AtomicU64,
     /// Images by their manifest's digest: what a digest names never changes.
     loaded: Mutex<HashMap<Digest, Image>>,
@@ -116,7 +116,7 @@ impl Store {
         Ok(store)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Index> {
+    fn lock(&self) -> MutexGuard<'_, StoreIndex> {
         self.index.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -290,7 +290,7 @@ impl Store {
             write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;
         }
         self.look_again();
-        let mut entry = Entry {
+        let mut entry = StoreEntry {
             media_type: parsed.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
             digest: manifest_digest.clone(),
             size: manifest.len() as u64,

@@ -5,7 +5,7 @@
 
 use super::entries::Entries;
 use crate::printable;
-use crate::sys::node::Node;
+use crate::sys::node::FoundNode;
 use crate::sys::removal::remove;
 use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -278,7 +278,7 @@ impl Applier<'_> {
         }
         let owner = self.owner_of(header);
         mknodat(parent, name, flag, Mode::empty(), device)?;
-        let node = Node::made(parent, name, flag, device)?;
+        let node = FoundNode::made(parent, name, flag, device)?;
         node.set_owner(owner.0, owner.1)?;
         node.set_mode(mode)?;
         Ok(node.set_time(TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0))?)

@@ -5,4 +5,4 @@ mod due;
 mod run;
 
 pub use due::{Due, due};
-pub use run::{Admission, Ending, Run, RunEvent, RunState, Runs, Trigger};
+pub use run::{Admission, RecordedRun, RunEnding, RunEvent, RunState, RunTrigger, Runs};

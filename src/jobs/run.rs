@@ -41,7 +41,7 @@ impl RunState {
 /// What has started a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Trigger {
+pub enum RunTrigger {
     #[default]
     Manual,
     Schedule,
@@ -49,12 +49,12 @@ pub enum Trigger {
     Dependency,
 }
 
-impl Trigger {
+impl RunTrigger {
     pub fn as_str(self) -> &'static str {
         match self {
-            Trigger::Manual => "manual",
-            Trigger::Schedule => "schedule",
-            Trigger::Dependency => "dependency",
+            RunTrigger::Manual => "manual",
+            RunTrigger::Schedule => "schedule",
+            RunTrigger::Dependency => "dependency",
         }
     }
 }
@@ -62,7 +62,7 @@ impl Trigger {
 /// Why a run is ended before its process ends by itself. Noted before the process is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub enum RunEnding {
     Cancel,
     TimeOut,
 }
@@ -70,11 +70,11 @@ pub enum Ending {
 /// A run of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Run {
+pub struct RecordedRun {
     pub id: String,
     /// Counted from 1 on.
     pub iteration: u64,
-    pub trigger: Trigger,
+    pub trigger: RunTrigger,
     pub state: RunState,
     /// The fire that it is for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ pub struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ending: Option<Ending>,
+    pub ending: Option<RunEnding>,
     /// A client starts its container and shows its output: without the client it does not begin.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attached: bool,
@@ -111,7 +111,7 @@ pub enum RunEvent {
     Ended,
 }
 
-impl Run {
+impl RecordedRun {
     /// The state after an event; `None` where the event cannot happen in this state.
     fn after(&self, event: &RunEvent) -> Option<RunState> {
         use RunState::{Cancelled, Failed, Pending, Running, Succeeded, TimedOut};
@@ -119,15 +119,15 @@ impl Run {
             (Pending, RunEvent::Started) => Some(Running),
             // A process may end before anybody sees that it was started.
             (Pending | Running, RunEvent::Exited(code)) => Some(match (self.ending, code) {
-                (Some(Ending::Cancel), _) => Cancelled,
-                (Some(Ending::TimeOut), _) => TimedOut,
+                (Some(RunEnding::Cancel), _) => Cancelled,
+                (Some(RunEnding::TimeOut), _) => TimedOut,
                 (None, 0) => Succeeded,
                 (None, _) => Failed,
             }),
             (Pending | Running, RunEvent::Failed(_)) => {
-                Some(if self.ending == Some(Ending::Cancel) { Cancelled } else { Failed })
+                Some(if self.ending == Some(RunEnding::Cancel) { Cancelled } else { Failed })
             }
-            (Pending, RunEvent::Ended) => Some(if self.ending == Some(Ending::TimeOut) { TimedOut } else { Cancelled }),
+            (Pending, RunEvent::Ended) => Some(if self.ending == Some(RunEnding::TimeOut) { TimedOut } else { Cancelled }),
             (Running, RunEvent::Started | RunEvent::Ended) | (Succeeded | Failed | TimedOut | Cancelled, _) => None,
         }
     }
@@ -156,7 +156,7 @@ pub struct Runs {
     /// Fires up to here have been seen to.
     pub until: Timestamp,
     pub iterations: u64,
-    pub runs: Vec<Run>,
+    pub runs: Vec<RecordedRun>,
 }
 
 /// Whether a run may begin.
@@ -172,8 +172,8 @@ pub enum Admission {
 
 impl Runs {
     /// Adds a run, where the job's other runs permit it. At most one waits for the one that goes on.
-    pub fn admit(&mut self, mut run: Run, concurrency: Concurrency) -> Admission {
-        let unfinished: Vec<&Run> = self.runs.iter().filter(|run| !run.state.is_finished()).collect();
+    pub fn admit(&mut self, mut run: RecordedRun, concurrency: Concurrency) -> Admission {
+        let unfinished: Vec<&RecordedRun> = self.runs.iter().filter(|run| !run.state.is_finished()).collect();
         match (unfinished[..].first(), unfinished.get(1), concurrency) {
             (Some(other), _, Concurrency::Forbid) => return Admission::Refused(other.iteration),
             (Some(_), Some(waiting), Concurrency::Queue) => return Admission::Joined(waiting.id.clone()),
@@ -186,19 +186,19 @@ impl Runs {
     }
 
     /// The run that is to go on: one at a time.
-    pub fn current(&self) -> Option<&Run> {
+    pub fn current(&self) -> Option<&RecordedRun> {
         self.runs.iter().find(|run| !run.state.is_finished())
     }
 
-    pub fn find(&self, id: &str) -> Option<&Run> {
+    pub fn find(&self, id: &str) -> Option<&RecordedRun> {
         self.runs.iter().find(|run| run.id == id)
     }
 
     /// Takes out the oldest finished runs that are too many.
-    pub fn forget_oldest(&mut self) -> Vec<Run> {
+    pub fn forget_oldest(&mut self) -> Vec<RecordedRun> {
         let finished = self.runs.iter().filter(|run| run.state.is_finished()).count();
         let mut beyond = finished.saturating_sub(KEPT);
-        let is_beyond = |run: &mut Run| {
+        let is_beyond = |run: &mut RecordedRun| {
             let goes = beyond > 0 && run.state.is_finished();
             beyond -= usize::from(goes);
             goes
@@ -219,21 +219,21 @@ mod tests {
             (Pending, None, RunEvent::Started, Some(Running)),
             (Pending, None, RunEvent::Exited(0), Some(Succeeded)),
             (Pending, None, failed(), Some(Failed)),
-            (Pending, Some(Ending::Cancel), failed(), Some(Cancelled)),
-            (Pending, Some(Ending::Cancel), RunEvent::Ended, Some(Cancelled)),
-            (Pending, Some(Ending::TimeOut), RunEvent::Ended, Some(TimedOut)),
+            (Pending, Some(RunEnding::Cancel), failed(), Some(Cancelled)),
+            (Pending, Some(RunEnding::Cancel), RunEvent::Ended, Some(Cancelled)),
+            (Pending, Some(RunEnding::TimeOut), RunEvent::Ended, Some(TimedOut)),
             (Running, None, RunEvent::Started, None),
             (Running, None, RunEvent::Ended, None),
             (Running, None, RunEvent::Exited(0), Some(Succeeded)),
             (Running, None, RunEvent::Exited(7), Some(Failed)),
             (Running, None, failed(), Some(Failed)),
-            (Running, Some(Ending::Cancel), RunEvent::Exited(143), Some(Cancelled)),
-            (Running, Some(Ending::Cancel), RunEvent::Exited(0), Some(Cancelled)),
-            (Running, Some(Ending::TimeOut), RunEvent::Exited(137), Some(TimedOut)),
-            (Running, Some(Ending::Cancel), failed(), Some(Cancelled)),
+            (Running, Some(RunEnding::Cancel), RunEvent::Exited(143), Some(Cancelled)),
+            (Running, Some(RunEnding::Cancel), RunEvent::Exited(0), Some(Cancelled)),
+            (Running, Some(RunEnding::TimeOut), RunEvent::Exited(137), Some(TimedOut)),
+            (Running, Some(RunEnding::Cancel), failed(), Some(Cancelled)),
         ];
         for (state, ending, event, expected) in table {
-            let mut run = Run { state, ending, ..Run::default() };
+            let mut run = RecordedRun { state, ending, ..RecordedRun::default() };
             assert_eq!(run.apply(&event, Timestamp::UNIX_EPOCH), expected.is_some(), "{state:?} {ending:?} {event:?}");
             assert_eq!(run.state, expected.unwrap_or(state), "{state:?} {ending:?} {event:?}");
             assert_eq!(run.finished_at.is_some(), expected.is_some_and(RunState::is_finished));
@@ -241,9 +241,9 @@ mod tests {
         // What has ended stays as it is.
         for state in [Succeeded, Failed, TimedOut, Cancelled] {
             for event in [RunEvent::Started, RunEvent::Exited(0), RunEvent::Exited(1), failed(), RunEvent::Ended] {
-                let mut run = Run { state, ..Run::default() };
+                let mut run = RecordedRun { state, ..RecordedRun::default() };
                 assert!(
-                    !run.apply(&event, Timestamp::UNIX_EPOCH) && run == Run { state, ..Run::default() },
+                    !run.apply(&event, Timestamp::UNIX_EPOCH) && run == RecordedRun { state, ..RecordedRun::default() },
                     "{state:?} {event:?}"
                 );
             }
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn one_run_goes_on_and_at_most_one_waits() {
-        let run = |id: &str| Run { id: id.into(), ..Run::default() };
+        let run = |id: &str| RecordedRun { id: id.into(), ..RecordedRun::default() };
         let mut runs = Runs::default();
         assert_eq!(runs.admit(run("a"), Concurrency::Forbid), Admission::Admitted);
         assert_eq!(runs.admit(run("b"), Concurrency::Forbid), Admission::Refused(1));
@@ -269,7 +269,7 @@ mod tests {
         let mut runs = Runs::default();
         for n in 0..10 {
             let state = if n == 0 { RunState::Running } else { RunState::Succeeded };
-            runs.runs.push(Run { iteration: n, state, ..Run::default() });
+            runs.runs.push(RecordedRun { iteration: n, state, ..RecordedRun::default() });
         }
         let gone: Vec<u64> = runs.forget_oldest().iter().map(|run| run.iteration).collect();
         assert_eq!(gone, [1, 2, 3, 4]);

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::labels::some;
 use super::quantity;
 use super::workload::Workload;
-use crate::compose::model::DeviceRequest;
+use crate::compose::model::DeviceReservation;
 use crate::units;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -59,7 +59,7 @@ fn put(quantities: &mut Quantities, name: &str, quantity: Option<Quantity>) {
 }
 
 /// A device of a vendor is counted by its device plugin.
-fn gpus(context: &Context<'_>, workload: &Workload<'_>, reserved: &[DeviceRequest], limits: &mut Quantities) {
+fn gpus(context: &Context<'_>, workload: &Workload<'_>, reserved: &[DeviceReservation], limits: &mut Quantities) {
     let of_service =
         workload.service.gpus.iter().enumerate().map(|(n, request)| (vec!["gpus".to_string(), n.to_string()], request));
     let of_deploy = reserved.iter().enumerate().map(|(n, request)| {

@@ -37,7 +37,7 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
 
 /// Which lines to read.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
+pub struct LineSelection {
     /// The last so many lines; all without.
     pub tail: Option<usize>,
     /// Lines from this time on, in the log's own form.
@@ -82,7 +82,7 @@ impl Reader {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open(path: &Path, selection: &Selection) -> io::Result<Self> {
+    pub fn open(path: &Path, selection: &LineSelection) -> io::Result<Self> {
         Self::open_with(path, selection, BUFFER)
     }
 
@@ -90,7 +90,7 @@ impl Reader {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open_with(path: &Path, selection: &Selection, buffer: usize) -> io::Result<Self> {
+    pub fn open_with(path: &Path, selection: &LineSelection, buffer: usize) -> io::Result<Self> {
         let mut reader = Reader {
             path: path.to_path_buf(),
             file: None,
@@ -328,9 +328,9 @@ fn ends_line(file: &File, entry: u64, (start, part): (u64, &[u8])) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::writer::Writer;
+    use crate::logs::writer::LogWriter;
 
-    fn texts(path: &Path, selection: &Selection) -> Vec<String> {
+    fn texts(path: &Path, selection: &LineSelection) -> Vec<String> {
         let mut reader = Reader::open(path, selection).expect("open");
         let mut lines = Vec::new();
         while let Some(line) = reader.next_line().expect("read") {
@@ -343,15 +343,15 @@ mod tests {
     fn tails_over_rotated_files() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut log = Writer::open(path.clone(), 200, 5).expect("open");
+        let mut log = LogWriter::open(path.clone(), 200, 5).expect("open");
         for i in 0..12 {
             log.write(Stream::Stdout, format!("{i}\n").as_bytes()).expect("write");
         }
         assert!(rotated(&path, 1).exists(), "the log has rotated");
         let all: Vec<String> = (0..12).map(|i| i.to_string()).collect();
-        assert_eq!(texts(&path, &Selection::default()), all);
+        assert_eq!(texts(&path, &LineSelection::default()), all);
         for tail in 0..=13 {
-            let selection = Selection { tail: Some(tail), ..Selection::default() };
+            let selection = LineSelection { tail: Some(tail), ..LineSelection::default() };
             assert_eq!(texts(&path, &selection), all[all.len() - tail.min(12)..], "tail {tail}");
         }
     }
@@ -361,11 +361,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
         let long = "x".repeat(40_000);
-        let mut log = Writer::open(path.clone(), 0, 1).expect("open").at_once(true);
+        let mut log = LogWriter::open(path.clone(), 0, 1).expect("open").at_once(true);
         for piece in ["one\n", "tw", "o\n", &long, "\n", "three\n", "fo", "u"] {
             log.write(Stream::Stdout, piece.as_bytes()).expect("write");
         }
-        let of = |tail| texts(&path, &Selection { tail: Some(tail), ..Selection::default() }).concat();
+        let of = |tail| texts(&path, &LineSelection { tail: Some(tail), ..LineSelection::default() }).concat();
         let expected = ["", "fou", "threefou", &format!("{long}threefou"), &format!("two{long}threefou")];
         for (tail, expected) in expected.into_iter().enumerate() {
             assert_eq!(of(tail), expected, "tail {tail}");
@@ -381,9 +381,9 @@ mod tests {
         for (size, files) in [(50, 1), (200, 1), (200, 2), (1000, 3)] {
             let dir = tempfile::tempdir().expect("dir");
             let path = dir.path().join("log");
-            let mut log = Writer::open(path.clone(), size, files).expect("open");
+            let mut log = LogWriter::open(path.clone(), size, files).expect("open");
             log.holds.set(Hold { reader: 1, file: ALL });
-            let mut reader = Reader::open_with(&path, &Selection::default(), 64).expect("open");
+            let mut reader = Reader::open_with(&path, &LineSelection::default(), 64).expect("open");
             let mut expected = 0;
             let mut written = 0;
             // Sometimes the reader is behind, sometimes at the end.
@@ -414,9 +414,9 @@ mod tests {
     fn a_snapshot_ends_and_a_reader_that_comes_back_goes_on() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut log = Writer::open(path.clone(), 0, 1).expect("open");
+        let mut log = LogWriter::open(path.clone(), 0, 1).expect("open");
         log.write(Stream::Stdout, b"a\nb\nc\n").expect("write");
-        let mut snapshot = Reader::open(&path, &Selection { snapshot: true, ..Selection::default() }).expect("open");
+        let mut snapshot = Reader::open(&path, &LineSelection { snapshot: true, ..LineSelection::default() }).expect("open");
         log.write(Stream::Stdout, b"d\n").expect("write");
         let mut lines = Vec::new();
         let mut times = Vec::new();
@@ -425,7 +425,7 @@ mod tests {
             times.push(String::from_utf8_lossy(line.time).into_owned());
         }
         assert_eq!(lines, [b"a", b"b", b"c"]);
-        let back = Selection { after: times.get(1).cloned(), ..Selection::default() };
+        let back = LineSelection { after: times.get(1).cloned(), ..LineSelection::default() };
         assert_eq!(texts(&path, &back), ["c", "d"]);
     }
 
@@ -433,9 +433,9 @@ mod tests {
     fn following_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut reader = Reader::open(&path, &Selection::default()).expect("open");
+        let mut reader = Reader::open(&path, &LineSelection::default()).expect("open");
         assert_eq!(reader.next_line().expect("read"), None);
-        let mut log = Writer::open(path.clone(), 120, 3).expect("open");
+        let mut log = LogWriter::open(path.clone(), 120, 3).expect("open");
         for i in 0..9 {
             log.write(Stream::Stderr, format!("line {i}\n").as_bytes()).expect("write");
             let line = reader.next_line().expect("read").map(|l| l.text.to_vec());

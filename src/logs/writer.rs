@@ -16,7 +16,7 @@ const LAG: u64 = 2 << 20;
 const MOST_LATE_FILES: u64 = 64;
 
 /// Writes a container's log, and rotates its files.
-pub struct Writer {
+pub struct LogWriter {
     path: PathBuf,
     file: File,
     written: u64,
@@ -38,7 +38,7 @@ pub struct Writer {
     at_once: bool,
 }
 
-impl Writer {
+impl LogWriter {
     /// Opens a log for appending.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Writer {
         // A monitor that was killed at a rotation has left a gap.
         let is_last = |n: &u32| !rotated(&path, *n).exists() && !rotated(&path, *n + 1).exists();
         let files = (1..u32::MAX - 1).find(is_last).unwrap_or(1);
-        Ok(Writer {
+        Ok(LogWriter {
             path,
             file,
             written,
@@ -75,7 +75,7 @@ impl Writer {
     /// Takes output of a stream and writes the lines that are complete. One clock reading serves the whole batch.
     ///
     /// # Errors
-    /// The file's; the lines are kept, and [`Writer::flush`] tries again.
+    /// The file's; the lines are kept, and [`LogWriter::flush`] tries again.
     pub fn write(&mut self, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
         self.clock.read();
         let mut partial = std::mem::take(&mut self.partial[stream as usize]);
@@ -112,7 +112,7 @@ impl Writer {
     /// Writes what is left of lines that were never ended.
     ///
     /// # Errors
-    /// As [`Writer::write`].
+    /// As [`LogWriter::write`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.ended = true;
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -169,7 +169,7 @@ impl Writer {
     /// Writes what an earlier attempt left.
     ///
     /// # Errors
-    /// As [`Writer::write`].
+    /// As [`LogWriter::write`].
     pub fn flush(&mut self) -> io::Result<()> {
         let mut done = 0;
         let result = loop {
@@ -276,7 +276,7 @@ mod tests {
     fn lines_parts_and_ends() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut log = Writer::open(path.clone(), 0, 1).expect("open");
+        let mut log = LogWriter::open(path.clone(), 0, 1).expect("open");
         log.write(Stream::Stdout, b"one\ntw").expect("write");
         log.write(Stream::Stderr, b"err\n").expect("write");
         log.write(Stream::Stdout, b"o\n\nlast").expect("write");
@@ -288,7 +288,7 @@ mod tests {
     fn long_lines_are_split_and_nothing_is_lost() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut log = Writer::open(path.clone(), 0, 1).expect("open");
+        let mut log = LogWriter::open(path.clone(), 0, 1).expect("open");
         let long = vec![b'x'; MAX_LINE * 2 + 5];
         log.write(Stream::Stdout, &long).expect("write");
         log.write(Stream::Stdout, b"y\n").expect("write");
@@ -319,7 +319,7 @@ mod tests {
             let dir = tempfile::tempdir().expect("dir");
             let path = dir.path().join("log");
             let count = || std::fs::read_dir(dir.path()).expect("dir").count();
-            let mut log = Writer::open(path.clone(), LAG / 4, max_files).expect("open");
+            let mut log = LogWriter::open(path.clone(), LAG / 4, max_files).expect("open");
             log.holds.set(crate::logs::holds::Hold { reader: 1, file: crate::logs::holds::ALL });
             let line = [&[b'x'; 1000][..], b"\n"].concat();
             while !log.is_full() {
@@ -340,7 +340,7 @@ mod tests {
     fn rotation_keeps_the_given_number_of_files() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("log");
-        let mut log = Writer::open(path.clone(), 100, 3).expect("open");
+        let mut log = LogWriter::open(path.clone(), 100, 3).expect("open");
         for i in 0..40 {
             log.write(Stream::Stdout, format!("line {i}\n").as_bytes()).expect("write");
         }

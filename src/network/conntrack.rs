@@ -4,7 +4,7 @@
 //! one that was led to a container that is gone never to the next. So the entries are deleted, and the next packet makes a new one.
 
 use super::firewall::Forward;
-use super::netlink::{Message, Netlink, attribute};
+use super::netlink::{Netlink, NetlinkMessage, attribute};
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,13 +46,13 @@ impl Changes {
 /// The kernel's; EOPNOTSUPP or EINVAL where it has no ctnetlink.
 pub fn forget(mut changes: Changes, local: &HashSet<IpAddr>, review: impl FnOnce(&mut Changes)) -> io::Result<usize> {
     let mut found = Vec::new();
-    let question = Message::new(SUBSYSTEM | IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[libc::AF_UNSPEC as u8, 0, 0, 0]);
+    let question = NetlinkMessage::new(SUBSYSTEM | IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[libc::AF_UNSPEC as u8, 0, 0, 0]);
     Netlink::netfilter()?.ask_each(question, |answer| {
         let wrong = Flow::parse(answer).filter(|entry| entry.is_wrong(&changes, local));
         found.extend(wrong.and_then(|entry| Some((entry, deletion(answer)?))));
     })?;
     review(&mut changes);
-    let wrong: Vec<Message> =
+    let wrong: Vec<NetlinkMessage> =
         found.into_iter().filter(|(entry, _)| entry.is_wrong(&changes, local)).map(|(_, message)| message).collect();
     // An entry that is gone by itself meanwhile is no failure, and neither stops the others.
     let netlink = Netlink::netfilter()?;
@@ -127,9 +127,9 @@ impl Flow {
 }
 
 /// The message that deletes an entry: its tuple, zone and id, so that it is this one.
-pub fn deletion(answer: &[u8]) -> Option<Message> {
+pub fn deletion(answer: &[u8]) -> Option<NetlinkMessage> {
     let attributes = answer.get(NFGENMSG..)?;
-    let mut message = Message::new(SUBSYSTEM | IPCTNL_MSG_CT_DELETE, 0, &answer[..NFGENMSG]);
+    let mut message = NetlinkMessage::new(SUBSYSTEM | IPCTNL_MSG_CT_DELETE, 0, &answer[..NFGENMSG]);
     let tuple = attribute(attributes, CTA_TUPLE_ORIG)?;
     message = message.nest(CTA_TUPLE_ORIG, |m| m.raw(tuple));
     for kind in [CTA_ZONE, CTA_ID] {
@@ -158,12 +158,12 @@ mod tests {
     }
 
     fn message(entry: &Flow) -> Vec<u8> {
-        let tuple = |m: Message, tuple: Tuple| {
+        let tuple = |m: NetlinkMessage, tuple: Tuple| {
             let kinds = if tuple.from.0.is_ipv6() { [3, 4] } else { [1, 2] };
             m.nest(1, |m| m.attr(kinds[0], &octets(tuple.from.0)).attr(kinds[1], &octets(tuple.to.0)))
                 .nest(2, |m| m.attr(1, &[tuple.protocol]).attr(2, &tuple.from.1.to_be_bytes()).attr(3, &tuple.to.1.to_be_bytes()))
         };
-        let message = Message::new(SUBSYSTEM, 0, &[libc::AF_INET as u8, 0, 0, 0])
+        let message = NetlinkMessage::new(SUBSYSTEM, 0, &[libc::AF_INET as u8, 0, 0, 0])
             .nest(CTA_TUPLE_ORIG, |m| tuple(m, entry.original))
             .nest(CTA_TUPLE_REPLY, |m| tuple(m, entry.reply))
             .attr(CTA_ID, &7u32.to_be_bytes());

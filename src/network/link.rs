@@ -1,7 +1,7 @@
 //! Bridges, veth pairs, addresses and routes, as rtnetlink messages.
 
 use super::address::{Subnet, octets};
-use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, attribute};
+use super::netlink::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkMessage, attribute};
 use std::io;
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ pub fn index_of(name: &str) -> io::Result<u32> {
 
 /// An interface as it is found.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundLink {
     pub index: u32,
     /// `bridge`, `veth`, ...; a device of the hardware and the loopback device have none.
     pub kind: Option<String>,
@@ -75,8 +75,8 @@ pub struct Found {
 ///
 /// # Errors
 /// The kernel's.
-pub fn find(netlink: &Netlink, name: &str) -> io::Result<Option<Found>> {
-    let answers = match netlink.ask(Message::new(RTM_GETLINK, 0, &ifinfo(0, 0)).string(IFLA_IFNAME, name)) {
+pub fn find(netlink: &Netlink, name: &str) -> io::Result<Option<FoundLink>> {
+    let answers = match netlink.ask(NetlinkMessage::new(RTM_GETLINK, 0, &ifinfo(0, 0)).string(IFLA_IFNAME, name)) {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
         answers => answers?,
     };
@@ -84,7 +84,7 @@ pub fn find(netlink: &Netlink, name: &str) -> io::Result<Option<Found>> {
         let word = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
         let attributes = answer.get(16..)?;
         let kind = attribute(attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_KIND));
-        Some(Found {
+        Some(FoundLink {
             index: word(answer.get(4..8)?)?,
             kind: kind.map(|kind| String::from_utf8_lossy(kind).trim_end_matches('\0').to_string()),
             group: attribute(attributes, IFLA_GROUP).and_then(word).unwrap_or(0),
@@ -103,7 +103,7 @@ pub fn addresses(netlink: &Netlink, index: u32) -> io::Result<Vec<(IpAddr, u8)>>
     const NLM_F_DUMP: u16 = 0x300;
     const RT_SCOPE_LINK: u8 = 253;
     let mut found = Vec::new();
-    netlink.ask_each(Message::new(RTM_GETADDR, NLM_F_DUMP, &[0; 8]), |answer| {
+    netlink.ask_each(NetlinkMessage::new(RTM_GETADDR, NLM_F_DUMP, &[0; 8]), |answer| {
         let (Some(&[family, prefix, _, scope]), Some(attributes)) = (answer.first_chunk::<4>(), answer.get(8..)) else { return };
         if answer[4..8] != index.to_ne_bytes() || scope == RT_SCOPE_LINK {
             return;
@@ -121,7 +121,7 @@ pub fn addresses(netlink: &Netlink, index: u32) -> io::Result<Vec<(IpAddr, u8)>>
 
 /// A new bridge that is up; EEXIST where an interface has the name. The group is that of its network's veth ends too.
 pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, mac: [u8; 6]) -> io::Result<u32> {
-    let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
+    let create = NetlinkMessage::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
         .string(IFLA_IFNAME, name)
         .attr(IFLA_ADDRESS, &mac)
         .u32(IFLA_GROUP, group)
@@ -159,8 +159,8 @@ pub struct Veth<'a> {
 impl Veth<'_> {
     /// One message makes both ends, enslaves the host's and brings it up, and moves the other. That one cannot be brought up
     /// here: a veth refuses it before it knows its peer.
-    pub fn message(&self) -> Message {
-        Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
+    pub fn message(&self) -> NetlinkMessage {
+        NetlinkMessage::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
             .string(IFLA_IFNAME, self.host_name)
             .u32(IFLA_MASTER, self.bridge)
             .u32(IFLA_GROUP, self.group)
@@ -183,7 +183,7 @@ impl Veth<'_> {
 #[derive(Debug)]
 pub struct Sublink<'a> {
     pub parent: u32,
-    pub kind: Kind,
+    pub kind: SublinkKind,
     pub container_name: &'a str,
     pub namespace: i32,
     pub mac: [u8; 6],
@@ -192,43 +192,43 @@ pub struct Sublink<'a> {
 
 /// The kind of a [`Sublink`], with its mode as Docker's option of the driver names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SublinkKind {
     /// MACVLAN_MODE_*.
     Macvlan(u32),
     /// IPVLAN_MODE_*.
     Ipvlan(u16),
 }
 
-impl Kind {
+impl SublinkKind {
     /// Reads a mode: `private`, `vepa`, `bridge` or `passthru` of macvlan; `l2`, `l3` or `l3s` of ipvlan.
-    pub fn parse(driver: &str, mode: Option<&str>) -> Option<Kind> {
+    pub fn parse(driver: &str, mode: Option<&str>) -> Option<SublinkKind> {
         Some(match (driver, mode) {
-            ("macvlan", Some("private")) => Kind::Macvlan(1),
-            ("macvlan", Some("vepa")) => Kind::Macvlan(2),
-            ("macvlan", None | Some("bridge")) => Kind::Macvlan(4),
-            ("macvlan", Some("passthru")) => Kind::Macvlan(8),
-            ("ipvlan", None | Some("l2")) => Kind::Ipvlan(0),
-            ("ipvlan", Some("l3")) => Kind::Ipvlan(1),
-            ("ipvlan", Some("l3s")) => Kind::Ipvlan(2),
+            ("macvlan", Some("private")) => SublinkKind::Macvlan(1),
+            ("macvlan", Some("vepa")) => SublinkKind::Macvlan(2),
+            ("macvlan", None | Some("bridge")) => SublinkKind::Macvlan(4),
+            ("macvlan", Some("passthru")) => SublinkKind::Macvlan(8),
+            ("ipvlan", None | Some("l2")) => SublinkKind::Ipvlan(0),
+            ("ipvlan", Some("l3")) => SublinkKind::Ipvlan(1),
+            ("ipvlan", Some("l3s")) => SublinkKind::Ipvlan(2),
             _ => return None,
         })
     }
 }
 
 impl Sublink<'_> {
-    pub fn message(&self) -> Message {
+    pub fn message(&self) -> NetlinkMessage {
         const IFLA_LINK: u16 = 5;
         const MODE: u16 = 1;
-        let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, 0))
+        let message = NetlinkMessage::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, 0))
             .string(IFLA_IFNAME, self.container_name)
             .u32(IFLA_LINK, self.parent)
             .u32(IFLA_MTU, self.mtu)
             .u32(IFLA_NET_NS_FD, self.namespace as u32);
         match self.kind {
-            Kind::Macvlan(mode) => message
+            SublinkKind::Macvlan(mode) => message
                 .attr(IFLA_ADDRESS, &self.mac)
                 .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, |m| m.u32(MODE, mode))),
-            Kind::Ipvlan(mode) => message.nest(IFLA_LINKINFO, |m| {
+            SublinkKind::Ipvlan(mode) => message.nest(IFLA_LINKINFO, |m| {
                 m.string(IFLA_INFO_KIND, "ipvlan").nest(IFLA_INFO_DATA, |m| m.attr(MODE, &mode.to_ne_bytes()))
             }),
         }
@@ -237,7 +237,7 @@ impl Sublink<'_> {
 
 /// Settings of a bridge port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Port {
+pub struct BridgePort {
     /// It passes nothing to other isolated ports (IFLA_BRPORT_ISOLATED).
     pub isolated: bool,
     /// A frame may leave by the port that it has come by (IFLA_BRPORT_MODE): where br_netfilter shows bridged packets to the
@@ -247,9 +247,9 @@ pub struct Port {
     pub guarded: bool,
 }
 
-impl Port {
+impl BridgePort {
     /// The messages that make it so; none where it is as it is.
-    pub fn messages(self, index: u32, mac: [u8; 6]) -> Vec<Message> {
+    pub fn messages(self, index: u32, mac: [u8; 6]) -> Vec<NetlinkMessage> {
         const IFLA_PROTINFO: u16 = 12;
         const IFLA_BRPORT_MODE: u16 = 4;
         const IFLA_BRPORT_LEARNING: u16 = 8;
@@ -269,12 +269,12 @@ impl Port {
             neighbour[4..8].copy_from_slice(&index.to_ne_bytes());
             neighbour[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
             neighbour[10] = NTF_MASTER | NTF_STICKY;
-            messages.push(Message::new(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &neighbour).attr(NDA_LLADDR, &mac));
+            messages.push(NetlinkMessage::new(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &neighbour).attr(NDA_LLADDR, &mac));
         }
-        if self != Port::default() {
+        if self != BridgePort::default() {
             let mut header = ifinfo(index, 0);
             header[0] = AF_BRIDGE;
-            messages.push(Message::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |mut m| {
+            messages.push(NetlinkMessage::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |mut m| {
                 if self.isolated {
                     m = m.attr(IFLA_BRPORT_ISOLATED, &[1]);
                 }
@@ -292,36 +292,36 @@ impl Port {
 }
 
 /// Deletes a link.
-pub fn delete(index: u32) -> Message {
-    Message::new(RTM_DELLINK, 0, &ifinfo(index, 0))
+pub fn delete(index: u32) -> NetlinkMessage {
+    NetlinkMessage::new(RTM_DELLINK, 0, &ifinfo(index, 0))
 }
 
 /// Brings a link up.
-pub fn up(index: u32) -> Message {
-    Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP))
+pub fn up(index: u32) -> NetlinkMessage {
+    NetlinkMessage::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP))
 }
 
 /// Takes a link down.
-pub fn down(index: u32) -> Message {
+pub fn down(index: u32) -> NetlinkMessage {
     let mut header = ifinfo(index, 0);
     header[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
-    Message::new(RTM_NEWLINK, 0, &header)
+    NetlinkMessage::new(RTM_NEWLINK, 0, &header)
 }
 
 /// Takes an address from a link.
-pub fn remove_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+pub fn remove_address(index: u32, address: IpAddr, prefix: u8) -> NetlinkMessage {
     let (family, octets) = family(address);
     let mut header = [family, prefix, 0, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(RTM_DELADDR, 0, &header).attr(IFA_LOCAL, &octets).attr(IFA_ADDRESS, &octets)
+    NetlinkMessage::new(RTM_DELADDR, 0, &header).attr(IFA_LOCAL, &octets).attr(IFA_ADDRESS, &octets)
 }
 
 /// Keeps the kernel from giving a link an IPv6 address of its own making (IN6_ADDR_GEN_MODE_NONE).
-pub fn no_link_local(index: u32) -> Message {
+pub fn no_link_local(index: u32) -> NetlinkMessage {
     const IFLA_AF_SPEC: u16 = 26;
     const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
     const NONE: u8 = 1;
-    Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0))
+    NetlinkMessage::new(RTM_NEWLINK, 0, &ifinfo(index, 0))
         .nest(IFLA_AF_SPEC, |m| m.nest(libc::AF_INET6 as u16, |m| m.attr(IFLA_INET6_ADDR_GEN_MODE, &[NONE])))
 }
 
@@ -332,7 +332,7 @@ fn family(address: IpAddr) -> (u8, Vec<u8>) {
 }
 
 /// Gives a link an address. One of IPv6 is usable at once: wharf gives none out twice, so nobody is asked whether he has it.
-pub fn address(index: u32, address: IpAddr, prefix: u8) -> Message {
+pub fn address(index: u32, address: IpAddr, prefix: u8) -> NetlinkMessage {
     const IFA_BROADCAST: u16 = 4;
     const IFA_F_NODAD: u8 = 2;
     let (family, octets) = family(address);
@@ -342,16 +342,16 @@ pub fn address(index: u32, address: IpAddr, prefix: u8) -> Message {
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     if address.is_ipv6() {
         header[2] = IFA_F_NODAD;
-        return Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header).attr(IFA_ADDRESS, &octets);
+        return NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header).attr(IFA_ADDRESS, &octets);
     }
-    Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
+    NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
         .attr(IFA_LOCAL, &octets)
         .attr(IFA_ADDRESS, &octets)
         .attr(IFA_BROADCAST, &self::family(Subnet::new(address, prefix).last()).1)
 }
 
 /// The default route of a gateway's family, in the place of the one that there is.
-pub fn default_route(index: u32, gateway: IpAddr) -> Message {
+pub fn default_route(index: u32, gateway: IpAddr) -> NetlinkMessage {
     const RTA_OIF: u16 = 4;
     const RTA_GATEWAY: u16 = 5;
     const RT_TABLE_MAIN: u8 = 254;
@@ -359,10 +359,10 @@ pub fn default_route(index: u32, gateway: IpAddr) -> Message {
     const RTN_UNICAST: u8 = 1;
     let (family, octets) = family(gateway);
     let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &octets)
+    NetlinkMessage::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &octets)
 }
 
 /// Deletes every link of a group in one go: the kernel then waits for its readers once, not once for each link.
-pub fn delete_group(group: u32) -> Message {
-    Message::new(RTM_DELLINK, 0, &ifinfo(0, 0)).u32(IFLA_GROUP, group)
+pub fn delete_group(group: u32) -> NetlinkMessage {
+    NetlinkMessage::new(RTM_DELLINK, 0, &ifinfo(0, 0)).u32(IFLA_GROUP, group)
 }

@@ -25,26 +25,26 @@ const NLA_F_NESTED: u16 = 0x8000;
 
 /// One message: header, a family's own header, attributes.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct NetlinkMessage {
     bytes: Vec<u8>,
     acknowledged: bool,
 }
 
-impl Message {
+impl NetlinkMessage {
     /// `flags` are NLM_F_* beyond REQUEST and ACK, which are always set.
     pub fn new(kind: u16, flags: u16, own_header: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
         bytes.extend_from_slice(own_header);
-        let mut message = Message { bytes, acknowledged: true };
+        let mut message = NetlinkMessage { bytes, acknowledged: true };
         message.pad();
         message
     }
 
     /// A message that the kernel does not acknowledge: the brackets of an nfnetlink batch.
     pub fn bracket(kind: u16, own_header: &[u8]) -> Self {
-        let mut message = Message::new(kind, 0, own_header);
+        let mut message = NetlinkMessage::new(kind, 0, own_header);
         message.bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
         message.acknowledged = false;
         message
@@ -82,7 +82,7 @@ impl Message {
     }
 
     /// An attribute that holds attributes.
-    pub fn nest(mut self, kind: u16, fill: impl FnOnce(Message) -> Message) -> Self {
+    pub fn nest(mut self, kind: u16, fill: impl FnOnce(NetlinkMessage) -> NetlinkMessage) -> Self {
         let start = self.bytes.len();
         self.push(kind | NLA_F_NESTED, &[]);
         let mut filled = fill(self);
@@ -215,7 +215,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn ask(&self, question: Message) -> io::Result<Vec<Vec<u8>>> {
+    pub fn ask(&self, question: NetlinkMessage) -> io::Result<Vec<Vec<u8>>> {
         let mut answers = Vec::new();
         self.ask_each(question, |answer| answers.push(answer.to_vec()))?;
         Ok(answers)
@@ -225,7 +225,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn ask_each(&self, mut question: Message, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    pub fn ask_each(&self, mut question: NetlinkMessage, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let length = question.bytes.len() as u32;
         question.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
         self.drain();
@@ -249,7 +249,7 @@ impl Netlink {
     pub fn index_of(&self, name: &str) -> io::Result<u32> {
         const RTM_GETLINK: u16 = 18;
         const IFLA_IFNAME: u16 = 3;
-        let answers = self.ask(Message::new(RTM_GETLINK, 0, &[0; 16]).string(IFLA_IFNAME, name))?;
+        let answers = self.ask(NetlinkMessage::new(RTM_GETLINK, 0, &[0; 16]).string(IFLA_IFNAME, name))?;
         let index = answers.first().and_then(|answer| answer.get(4..8)?.try_into().ok());
         index.map(u32::from_ne_bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
@@ -259,7 +259,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The first failure, with the number of its message in the batch; ENOBUFS when answers were lost.
-    pub fn send(&self, messages: &[Message]) -> Result<(), (usize, io::Error)> {
+    pub fn send(&self, messages: &[NetlinkMessage]) -> Result<(), (usize, io::Error)> {
         let count = messages.len() as u32;
         let first = self.sequence.fetch_add(count, Ordering::Relaxed);
         let last = messages.iter().rposition(|message| message.acknowledged);

@@ -6,7 +6,7 @@ mod attributes;
 mod expression;
 
 use super::address::IpFamily;
-use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use super::netlink::{self, NLM_F_APPEND, NLM_F_CREATE, Netlink, NetlinkMessage};
 use attributes::{LIST_ELEM, chain, data, element, elements, rule, set, table};
 pub use expression::{CT_STATE, CT_STATUS, DNAT, ESTABLISHED, Expression, Field, IIFNAME, OF_CONNECTION, OIFNAME, Side};
 use std::io;
@@ -55,11 +55,11 @@ impl Family {
 pub struct Transaction {
     family: Family,
     table: String,
-    messages: Vec<Message>,
+    messages: Vec<NetlinkMessage>,
 }
 
 /// Where a base chain hangs.
-pub struct Hook {
+pub struct ChainHook {
     pub kind: &'static str,
     pub number: u32,
     pub priority: i32,
@@ -85,8 +85,8 @@ impl Transaction {
     }
 
     /// A message about the table. Every kind names it by the same attribute number.
-    fn message(&self, kind: i32, flags: u16) -> Message {
-        Message::new(SUBSYSTEM | kind as u16, flags, &self.family.header()).string(table::NAME, &self.table)
+    fn message(&self, kind: i32, flags: u16) -> NetlinkMessage {
+        NetlinkMessage::new(SUBSYSTEM | kind as u16, flags, &self.family.header()).string(table::NAME, &self.table)
     }
 
     /// Begins the table anew: whatever it held is gone when the transaction is applied, and not before.
@@ -101,7 +101,7 @@ impl Transaction {
         self.messages.push(self.message(libc::NFT_MSG_DELTABLE, 0));
     }
 
-    pub fn chain(&mut self, name: &str, hook: &Hook) {
+    pub fn chain(&mut self, name: &str, hook: &ChainHook) {
         let message = self
             .message(libc::NFT_MSG_NEWCHAIN, NLM_F_CREATE)
             .string(chain::NAME, name)
@@ -124,7 +124,14 @@ impl Transaction {
         self.new_set(name, 0, key_type, key_len, |m| m);
     }
 
-    fn new_set(&mut self, name: &str, flags: u32, key_type: u32, key_len: u32, data: impl FnOnce(Message) -> Message) {
+    fn new_set(
+        &mut self,
+        name: &str,
+        flags: u32,
+        key_type: u32,
+        key_len: u32,
+        data: impl FnOnce(NetlinkMessage) -> NetlinkMessage,
+    ) {
         let message = self.message(libc::NFT_MSG_NEWSET, NLM_F_CREATE).string(set::NAME, name).be32(set::FLAGS, flags);
         let message = message.be32(set::KEY_TYPE, key_type).be32(set::KEY_LEN, key_len);
         self.messages.push(data(message).be32(set::ID, 1));
@@ -187,7 +194,7 @@ impl Transaction {
     /// # Errors
     /// The kernel's; nothing has changed then.
     pub fn apply(self, netlink: &Netlink) -> io::Result<()> {
-        let bracket = |kind| Message::bracket(kind as u16, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
+        let bracket = |kind| NetlinkMessage::bracket(kind as u16, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
         let mut batch = vec![bracket(libc::NFNL_MSG_BATCH_BEGIN)];
         batch.extend(self.messages);
         batch.push(bracket(libc::NFNL_MSG_BATCH_END));
@@ -212,7 +219,7 @@ pub struct Chain {
 
 /// Looks for a chain.
 pub fn chain(netlink: &Netlink, family: Family, table: &str, chain: &str) -> Option<Chain> {
-    let ask = Message::new(SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16, 0, &family.header());
+    let ask = NetlinkMessage::new(SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16, 0, &family.header());
     let ask = ask.string(table::NAME, table).string(chain::NAME, chain);
     let answers = netlink.ask(ask).ok()?;
     let drops =
@@ -242,7 +249,7 @@ pub fn concerns(notification: &[u8], tables: &[&str]) -> bool {
 /// The handles of the rules of a chain that carry a comment.
 pub fn rules_of(netlink: &Netlink, family: Family, table: &str, chain: &str, comment: &str) -> Vec<u64> {
     const NLM_F_DUMP: u16 = libc::NLM_F_DUMP as u16;
-    let ask = Message::new(SUBSYSTEM | libc::NFT_MSG_GETRULE as u16, NLM_F_DUMP, &family.header());
+    let ask = NetlinkMessage::new(SUBSYSTEM | libc::NFT_MSG_GETRULE as u16, NLM_F_DUMP, &family.header());
     let ask = ask.string(table::NAME, table).string(rule::CHAIN, chain);
     let wanted = user_data(comment);
     let rules = netlink.ask(ask).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::{fs, io};
 
 /// A host port that is ours as long as this lives. Nothing is ever accepted on it: DNAT takes the traffic before.
 #[derive(Debug)]
-pub struct Reservation {
+pub struct PortReservation {
     pub port: u16,
     /// Held, not used: dropping it frees the port.
     _socket: Option<Socket>,
@@ -24,9 +24,9 @@ pub fn reserve(
     protocol: Protocol,
     range: RangeInclusive<u16>,
     owner_of: &dyn Fn(u16) -> Option<String>,
-) -> Result<Reservation, NetworkError> {
+) -> Result<PortReservation, NetworkError> {
     let (port, socket) = first_free(address, protocol, range, owner_of, |port| bind_port(address, port, protocol))?;
-    Ok(Reservation { port, _socket: socket })
+    Ok(PortReservation { port, _socket: socket })
 }
 
 /// Binds the first free port of a range.

@@ -6,8 +6,8 @@
 use super::address::Subnet;
 use super::error::NetworkError;
 use super::link::{self, Sublink, Veth};
-use super::netlink::{Message, Netlink};
-use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
+use super::netlink::{Netlink, NetlinkMessage};
+use super::nft::{self, ChainHook, Expression as E, Family, Side, Transaction};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io;
@@ -51,9 +51,9 @@ impl Attachment {
 #[derive(Clone, Debug)]
 pub enum To {
     /// A bridge, by a veth pair whose host's end has a name and the network's link group.
-    Bridge { bridge: u32, group: u32, host_name: String, port: link::Port },
+    Bridge { bridge: u32, group: u32, host_name: String, port: link::BridgePort },
     /// An interface of the host.
-    Parent { parent: u32, kind: link::Kind },
+    Parent { parent: u32, kind: link::SublinkKind },
 }
 
 /// A namespace, and the sockets of the resolver in it.
@@ -101,7 +101,7 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
     namespace: &OwnedFd,
     attachment: &Attachment,
     step: &impl Fn(&'static str) -> F,
-) -> Result<Vec<Message>, NetworkError> {
+) -> Result<Vec<NetlinkMessage>, NetworkError> {
     let name = &attachment.name;
     match &attachment.to {
         To::Bridge { bridge, group, host_name, port } => {
@@ -115,7 +115,7 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
                 mtu: attachment.mtu,
             };
             host.send(&[veth.message()]).map_err(|(_, e)| step("making a veth pair")(e))?;
-            if *port != link::Port::default() {
+            if *port != link::BridgePort::default() {
                 let end = host.index_of(host_name).map_err(step("finding the host's end"))?;
                 host.send(&port.messages(end, attachment.mac)).map_err(|(_, e)| step("guarding the bridge's port")(e))?;
             }
@@ -222,7 +222,7 @@ fn at_interface(
     namespace: &OwnedFd,
     address: IpAddr,
     doing: &'static str,
-    messages: impl FnOnce(u32) -> Vec<Message> + Send,
+    messages: impl FnOnce(u32) -> Vec<NetlinkMessage> + Send,
 ) -> Result<(), NetworkError> {
     let step =
         |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
@@ -295,7 +295,7 @@ fn open_resolver() -> io::Result<Resolver> {
     tcp.set_nonblocking(true)?;
     let mut change = Transaction::new(Family::Ip, "wharf-dns");
     change.replace_table();
-    change.chain("output", &Hook { kind: "filter", number: nft::OUTPUT, priority: -150 });
+    change.chain("output", &ChainHook { kind: "filter", number: nft::OUTPUT, priority: -150 });
     let resolver = |side| E::Address { side, subnet: Subnet::new(RESOLVER, 32), equal: true };
     for (protocol, port) in [(UDP, udp.local_addr()?.port()), (TCP, tcp.local_addr()?.port())] {
         // ip daddr 127.0.0.11 meta l4proto udp th dport 53 th dport set PORT

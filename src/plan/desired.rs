@@ -88,7 +88,7 @@ pub struct DownOptions {
     /// The logs of what is removed are kept.
     pub keep_logs: bool,
     /// Absent where there is no file.
-    pub outline: Option<Outline>,
+    pub outline: Option<DesiredOutline>,
     /// Tell the plan, and do nothing.
     pub plan_only: bool,
 }
@@ -116,7 +116,7 @@ pub struct LifecycleOptions {
     /// The client shows the output of hooks.
     pub hook_output: bool,
     /// Absent where there is no file.
-    pub outline: Option<Outline>,
+    pub outline: Option<DesiredOutline>,
     /// Tell the plan, and do nothing.
     pub plan_only: bool,
 }
@@ -124,7 +124,7 @@ pub struct LifecycleOptions {
 /// The parts of a Compose file that commands for existing containers need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Outline {
+pub struct DesiredOutline {
     pub services: IndexMap<String, OutlineService>,
     /// Services of inactive profiles: their containers are no orphans.
     pub inactive: Vec<String>,
@@ -144,7 +144,7 @@ pub struct OutlineService {
     pub unnamed: bool,
 }
 
-impl Outline {
+impl DesiredOutline {
     pub fn of(project: &Project, inactive: Vec<String>) -> Self {
         let service = |(name, service): (&String, &crate::compose::model::Service)| {
             let default = format!("{}-{name}", project.name);
@@ -153,7 +153,7 @@ impl Outline {
             let depends_on = service.depends_on.clone();
             (name.clone(), OutlineService { replicas: service.replicas(), depends_on, image, unnamed })
         };
-        Outline {
+        DesiredOutline {
             services: project.services.iter().map(service).collect(),
             inactive,
             jobs: project.jobs.keys().cloned().collect(),

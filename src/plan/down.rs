@@ -1,12 +1,12 @@
 //! The plan of `down`: containers in the reverse order of their dependencies, then what only they used.
 
 use super::lifecycle::Relations;
-use super::{Before, DownOptions, Observed, ObservedContainer, Operation, Outline, Plan, RemoveImages};
+use super::{Before, DesiredOutline, DownOptions, Observed, ObservedContainer, Operation, Plan, RemoveImages};
 use petgraph::graph::NodeIndex;
 use std::collections::{BTreeSet, HashMap};
 
 /// Plans `down` of a project. `outline` is the file's, or what is known of the last `up`.
-pub fn down(project: &str, observed: &Observed, outline: Option<&Outline>, options: &DownOptions) -> Plan {
+pub fn down(project: &str, observed: &Observed, outline: Option<&DesiredOutline>, options: &DownOptions) -> Plan {
     let mut plan = Plan::default();
     let relations = Relations::new(observed, outline);
     let known = |service: &str| options.outline.as_ref().is_none_or(|outline| outline.knows(service));
@@ -51,7 +51,7 @@ fn remove(container: &ObservedContainer, volumes: bool) -> Operation {
 }
 
 /// Networks, volumes and images, once all containers are gone.
-fn resources(plan: &mut Plan, project: &str, observed: &Observed, outline: Option<&Outline>, options: &DownOptions) {
+fn resources(plan: &mut Plan, project: &str, observed: &Observed, outline: Option<&DesiredOutline>, options: &DownOptions) {
     let all = Before::needs(&plan.graph.node_indices().collect::<Vec<NodeIndex>>());
     let is_own = |label: &Option<String>| label.as_deref() == Some(project);
     let networks: BTreeSet<&String> =

@@ -1,7 +1,9 @@
 //! The plans of `start`, `stop`, `restart`, `kill`, `pause`, `unpause` and `rm`: what is done to containers that exist.
 
 use super::dependencies::with_dependencies;
-use super::{Before, ContainerState, LifecycleOptions, Observed, ObservedContainer, Operation, Order, Outline, Plan, PlanError};
+use super::{
+    Before, ContainerState, DesiredOutline, LifecycleOptions, Observed, ObservedContainer, Operation, Order, Plan, PlanError,
+};
 use crate::compose::diagnostic::nearest;
 use crate::compose::model::{Condition, Dependency};
 use indexmap::{IndexMap, IndexSet};
@@ -54,7 +56,7 @@ impl fmt::Display for Lifecycle {
 pub fn lifecycle(
     command: Lifecycle,
     observed: &Observed,
-    outline: Option<&Outline>,
+    outline: Option<&DesiredOutline>,
     options: &LifecycleOptions,
 ) -> Result<Plan, PlanError> {
     let relations = Relations::new(observed, outline);
@@ -81,12 +83,12 @@ pub fn lifecycle(
 /// Which services depend on which: as the file says, or as their containers were made.
 pub(super) struct Relations<'a> {
     observed: &'a Observed,
-    outline: Option<&'a Outline>,
+    outline: Option<&'a DesiredOutline>,
     depends_on: IndexMap<&'a str, IndexMap<&'a str, &'a Dependency>>,
 }
 
 impl<'a> Relations<'a> {
-    pub(super) fn new(observed: &'a Observed, outline: Option<&'a Outline>) -> Self {
+    pub(super) fn new(observed: &'a Observed, outline: Option<&'a DesiredOutline>) -> Self {
         let mut depends_on: IndexMap<&str, IndexMap<&str, &Dependency>> = IndexMap::new();
         for (name, service) in outline.into_iter().flat_map(|outline| &outline.services) {
             depends_on.insert(name, service.depends_on.iter().map(|(name, d)| (name.as_str(), d)).collect());

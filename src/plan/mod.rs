@@ -20,7 +20,7 @@ mod update;
 
 pub use crate::compose::model::PullPolicy;
 pub use dependencies::selected;
-pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, OutlineService, RemoveImages, UpOptions};
+pub use desired::{ChangedVolumes, DesiredOutline, DownOptions, LifecycleOptions, OutlineService, RemoveImages, UpOptions};
 pub use down::down;
 pub use hash::{config_hash, network_hash, volume_hash};
 pub use interruption::Interruption;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// From the engine.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum MonitorRequest {
     /// To the container's first process.
     Signal(i32),
     /// With descriptors: standard input, output and error; or, for a terminal, one socket on which its master is sent.
@@ -52,7 +52,7 @@ pub enum Request {
 /// From the monitor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub enum MonitorEvent {
     /// The program runs.
     Started {
         pid: i32,
@@ -226,18 +226,21 @@ mod tests {
     /// A monitor goes on beside the engine of another version: fields come and go, and what is not known is left out.
     #[test]
     fn words_of_other_versions() {
-        let read = |text: &str| serde_json::from_str::<Event>(text);
+        let read = |text: &str| serde_json::from_str::<MonitorEvent>(text);
         let earlier = r#"{"status":{"pid":7,"started_at":"2026-01-01T00:00:00Z","paused":true}}"#;
-        assert!(matches!(read(earlier), Ok(Event::Status { pid: 7, paused: true, keeps_mounts: false, holds_log: false, .. })));
+        assert!(matches!(
+            read(earlier),
+            Ok(MonitorEvent::Status { pid: 7, paused: true, keeps_mounts: false, holds_log: false, .. })
+        ));
         let later = r#"{"started":{"pid":7,"at":"2026-01-01T00:00:00Z","keeps_mounts":true,"holds_log":true,"later":[1]}}"#;
-        assert!(matches!(read(later), Ok(Event::Started { pid: 7, keeps_mounts: true, holds_log: true, .. })));
+        assert!(matches!(read(later), Ok(MonitorEvent::Started { pid: 7, keeps_mounts: true, holds_log: true, .. })));
         let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
         send(one.as_fd(), &serde_json::json!({"of_later": {"x": 1}}), &[]).expect("sent");
-        send(one.as_fd(), &Request::Status, &[]).expect("sent");
+        send(one.as_fd(), &MonitorRequest::Status, &[]).expect("sent");
         let mut buffer = Vec::new();
-        let unknown = receive::<Request>(other.as_fd(), &mut buffer).expect_err("not known");
+        let unknown = receive::<MonitorRequest>(other.as_fd(), &mut buffer).expect_err("not known");
         assert!(is_of_another_version(&unknown), "{unknown}");
-        assert!(matches!(receive::<Request>(other.as_fd(), &mut buffer), Ok(Some((Request::Status, _)))));
+        assert!(matches!(receive::<MonitorRequest>(other.as_fd(), &mut buffer), Ok(Some((MonitorRequest::Status, _)))));
     }
 
     /// The kernel takes arguments and variables of 2 MiB.
@@ -246,11 +249,11 @@ mod tests {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
         let mut buffer = Vec::new();
         for length in [MAX_MESSAGE - 100, MAX_MESSAGE, 208 << 10, 3 << 20] {
-            send(one.as_fd(), &Request::Mount("x".repeat(length).into()), &[other.as_fd()]).expect("sent");
-            let received = receive::<Request>(other.as_fd(), &mut buffer).expect("received").expect("a message");
-            assert!(matches!(received, (Request::Mount(path), fds) if path.as_os_str().len() == length && fds.len() == 1));
+            send(one.as_fd(), &MonitorRequest::Mount("x".repeat(length).into()), &[other.as_fd()]).expect("sent");
+            let received = receive::<MonitorRequest>(other.as_fd(), &mut buffer).expect("received").expect("a message");
+            assert!(matches!(received, (MonitorRequest::Mount(path), fds) if path.as_os_str().len() == length && fds.len() == 1));
         }
-        let beyond = send(one.as_fd(), &Request::Mount("x".repeat(17 << 20).into()), &[]).expect_err("too long");
+        let beyond = send(one.as_fd(), &MonitorRequest::Mount("x".repeat(17 << 20).into()), &[]).expect_err("too long");
         assert_eq!(beyond.raw_os_error(), Some(libc::EMSGSIZE));
     }
 }

@@ -170,14 +170,14 @@ mod tests {
             assert_eq!(serde_json::to_value(step).expect("JSON"), step.as_str());
         }
         #[derive(Deserialize)]
-        struct Message {
+        struct StepMessage {
             #[serde(default, deserialize_with = "known_step")]
             step: Option<SetupStep>,
         }
         for (text, expected) in
             [("{}", None), (r#"{"step":"of a later version"}"#, None), (r#"{"step":"mounts"}"#, Some(SetupStep::Mounts))]
         {
-            assert_eq!(serde_json::from_str::<Message>(text).expect(text).step, expected, "{text}");
+            assert_eq!(serde_json::from_str::<StepMessage>(text).expect(text).step, expected, "{text}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::capabilities::Capabilities;
 use super::control;
 use super::error::{Doing, InStep, SetupStep, StepFailed};
 use super::hand_on::hand_on;
-use super::init::{self, Program};
+use super::init::{self, ReadyProgram};
 use super::launch::{ExecSpec, Launch};
 use super::rootfs;
 use super::user::{self, Identity};
@@ -41,7 +41,7 @@ pub fn start(
 }
 
 /// All that takes privileges, done by the helper: the container's processes do not see it.
-fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Program, StepFailed> {
+fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<ReadyProgram, StepFailed> {
     if let Some(profile) = launch.apparmor.as_ref().filter(|_| !spec.privileged) {
         super::apparmor::confine_at_exec(profile).in_step(SetupStep::Privileges)?;
     }
@@ -72,7 +72,7 @@ fn look_up(launch: &Launch, init: &OwnedFd, spec: &ExecSpec) -> Result<Identity,
     user::lookup(root.as_fd(), who, &launch.group_add)
 }
 
-fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Identity) -> Result<Program, StepFailed> {
+fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Identity) -> Result<ReadyProgram, StepFailed> {
     sys::reset_signals();
     sys::new_session_keyring();
     match (spec.tty, streams) {
@@ -102,7 +102,7 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Iden
     let bounding = own.and_then(|p| p.capabilities().as_ref()).and_then(|c| c.bounding().as_ref());
     let names: Vec<String> = bounding.into_iter().flatten().map(ToString::to_string).collect();
     let capabilities = Capabilities(0).adjusted(&names, &[]).unwrap_or_default();
-    Ok(Program {
+    Ok(ReadyProgram {
         args: spec.args.clone(),
         env: spec.env.clone(),
         identity,

@@ -7,7 +7,7 @@ use super::capabilities::Capabilities;
 use super::control::{self, Handed};
 use super::error::{Doing, StepFailed};
 use super::init::{self, Inherited};
-use super::launch::{ExecSpec, Joined, Launch};
+use super::launch::{ExecSpec, JoinedNamespaces, Launch};
 use super::rootfs::{self, Staged};
 use super::{DEFAULT_PATH, spec, user};
 use crate::runtime::error::{FailureReport, InStep, SetupStep};
@@ -172,7 +172,7 @@ fn read_pid(file: &str) -> Option<i32> {
 
 /// Mounts what the bundle is made of and writes its configuration. The monitor gets what it keeps for other containers, and the
 /// mount namespace in which that is: without it the mounts would be gone when the runtime has made the container.
-fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> Result<(), StepFailed> {
+fn bundle(launch: &Launch, joined: JoinedNamespaces, monitor: u32, handing: &OwnedFd) -> Result<(), StepFailed> {
     let descriptor = |fd: &OwnedFd| format!("/proc/{monitor}/fd/{}", fd.as_raw_fd());
     let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
     for (kind, own, other) in [

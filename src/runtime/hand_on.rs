@@ -1,7 +1,7 @@
 //! The step by which a process appears among those of a container: the last one, without anything that those could take.
 
 use super::error::{Doing, InStep, SetupStep, StepFailed};
-use super::init::{self, Program};
+use super::init::{self, ReadyProgram};
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ const EXECUTION_MAY_TAKE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The step that failed. Does not return otherwise: when the caller ends, the report has the process's id, and the failure where
 /// the program does not run.
-pub fn hand_on(program: &Program, tty: bool, with_init: bool, report: &SharedReport) -> Result<Infallible, StepFailed> {
+pub fn hand_on(program: &ReadyProgram, tty: bool, with_init: bool, report: &SharedReport) -> Result<Infallible, StepFailed> {
     sys::close_from(3).doing("closing the monitor's descriptors")?;
     report.hide_from_children().doing("hiding the report")?;
     let (failure, said) = UnixStream::pair().doing("making a socket")?;
@@ -61,7 +61,7 @@ fn read_failure(mut from: UnixStream) -> Vec<u8> {
     said
 }
 
-fn begin_session(program: &Program, tty: bool) -> Result<(), StepFailed> {
+fn begin_session(program: &ReadyProgram, tty: bool) -> Result<(), StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     if tty {
         sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;

@@ -4,7 +4,7 @@ use super::apparmor::Confinement;
 use super::capabilities::Capabilities;
 use super::error::{Doing, FailureReport, InStep, SetupStep, StepFailed};
 use super::hand_on::hand_on;
-use super::launch::{Joined, Launch};
+use super::launch::{JoinedNamespaces, Launch};
 use super::rootfs::Entered;
 use super::user::Identity;
 use super::{control, control::Handed, rootfs};
@@ -25,7 +25,7 @@ pub struct Inherited {
     /// Standard input, output and error; none of them with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
     /// The network namespace (the host's where there is none), and what is shared with another container.
-    pub joined: Joined,
+    pub joined: JoinedNamespaces,
     /// Reports a failure. It closes on exec.
     pub status: OwnedFd,
     /// Where descriptors are handed to the monitor ([`control::Handed`]).
@@ -92,7 +92,7 @@ pub fn reported(failure: &StepFailed) -> Vec<u8> {
 }
 
 /// The program, and the confinement of wharf's init, which stays beside it as it is.
-type Ready = (Program, Option<Confinement>);
+type Ready = (ReadyProgram, Option<Confinement>);
 
 /// Has AppArmor confine the program. Returns the confinement of wharf's init, where there is one.
 fn confine(launch: &Launch, joins_processes: bool) -> Result<Option<Confinement>, StepFailed> {
@@ -104,7 +104,12 @@ fn confine(launch: &Launch, joins_processes: bool) -> Result<Option<Confinement>
     if launch.init { Confinement::prepare(profile).map(Some) } else { Ok(None) }
 }
 
-fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor: &OwnedFd) -> Result<Ready, StepFailed> {
+fn set_up(
+    launch: &Launch,
+    stdio: Option<[OwnedFd; 3]>,
+    joined: JoinedNamespaces,
+    monitor: &OwnedFd,
+) -> Result<Ready, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
@@ -169,7 +174,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
         // For children alone: this process stays where it is.
         nix::sched::setns(process, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
     }
-    let program = Program {
+    let program = ReadyProgram {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),
         identity,
@@ -244,7 +249,7 @@ pub fn set_oom_score(process: &oci_spec::runtime::Process) -> Result<(), StepFai
 }
 
 /// Sets the limits of a container's process, its first or a further one. That of processes is lowered as the last step, by
-/// [`Program::limit_processes`]; what is raised is raised here, while there is the privilege.
+/// [`ReadyProgram::limit_processes`]; what is raised is raised here, while there is the privilege.
 pub fn set_rlimits(process: &oci_spec::runtime::Process) -> Result<(), StepFailed> {
     process.rlimits().iter().flatten().try_for_each(set_rlimit)?;
     if process_limit(process).is_some() {
@@ -294,7 +299,7 @@ fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> 
 }
 
 /// A program that is ready to run inside a container.
-pub struct Program {
+pub struct ReadyProgram {
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub identity: Identity,
@@ -305,7 +310,7 @@ pub struct Program {
     pub processes: Option<(u64, u64)>,
 }
 
-impl Program {
+impl ReadyProgram {
     /// Executes, once the privileges are dropped. Returns only a failure. With an init of wharf's, `confinement` is that one's.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ pub enum Join {
 
 /// Descriptors of what is joined.
 #[derive(Debug, Default)]
-pub struct Joined {
+pub struct JoinedNamespaces {
     pub network: Option<OwnedFd>,
     pub ipc: Option<OwnedFd>,
     /// The other container's first process, by a pidfd; its pid namespace where another runtime runs the container.
@@ -96,7 +96,7 @@ pub struct Joined {
     pub mounts: Vec<OwnedFd>,
 }
 
-impl Joined {
+impl JoinedNamespaces {
     pub fn set(&mut self, join: Join, fd: OwnedFd) {
         let place = match join {
             Join::Network => &mut self.network,

@@ -9,15 +9,15 @@ mod exit;
 mod requests;
 mod start;
 
-use execs::Execs;
+use execs::MonitorExecs;
 
 use super::cgroup::Hierarchy;
-use super::control::{self, Event, Handed};
+use super::control::{self, Handed, MonitorEvent};
 use super::error::{Doing, StepFailed};
 use super::external::Runtime;
 use super::init;
 use super::launch::{Join, LogTarget};
-use crate::logs::{Stream, writer::Writer};
+use crate::logs::{Stream, writer::LogWriter};
 use crate::sys;
 use crate::sys::shared::SharedReport;
 use nix::errno::Errno;
@@ -76,7 +76,7 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
         Ok(monitor) => monitor,
         Err(failure) => {
             let (message, code) = (failure.to_string(), failure.exit_code());
-            let _ = control::send(engine.as_fd(), &Event::Failed { message, code, step: Some(failure.step) }, &[]);
+            let _ = control::send(engine.as_fd(), &MonitorEvent::Failed { message, code, step: Some(failure.step) }, &[]);
             return Err(failure);
         }
     };
@@ -108,7 +108,7 @@ struct Monitor {
     listener: OwnedFd,
     engine: Option<OwnedFd>,
     outputs: Vec<OutputPipe>,
-    log: Writer,
+    log: LogWriter,
     /// The log could not be written (a full disk): nothing more is read until it can.
     stalled: bool,
     input: Option<OwnedFd>,
@@ -125,7 +125,7 @@ struct Monitor {
     status: Option<OwnedFd>,
     reported: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
-    execs: Execs,
+    execs: MonitorExecs,
     paused: bool,
     goodbye: bool,
     /// The container's run directory is this monitor's alone while it writes the log.
@@ -197,7 +197,7 @@ impl Monitor {
         }
     }
 
-    fn report(&mut self, event: &Event) {
+    fn report(&mut self, event: &MonitorEvent) {
         if let Some(engine) = &self.engine
             && control::send(engine.as_fd(), event, &[]).is_err()
         {
@@ -252,7 +252,7 @@ impl Monitor {
         if self.reported.is_empty() && self.started_at.is_none() {
             let at = jiff::Timestamp::now();
             self.started_at = Some(at);
-            self.report(&Event::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
+            self.report(&MonitorEvent::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
         }
     }
 

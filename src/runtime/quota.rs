@@ -53,7 +53,7 @@ fn free_project(root: &File) -> io::Result<u32> {
     for _ in 0..64 {
         let project = FIRST_PROJECT + u32::from_ne_bytes(crate::random::bytes()?) % (u32::MAX / 2);
         match quota::project(root.as_fd(), project) {
-            Ok(found) if found == quota::Project::default() => return Ok(project),
+            Ok(found) if found == quota::QuotaProject::default() => return Ok(project),
             Ok(_) => {}
             Err(e) if sys::errno(&e) == nix::Error::ENOENT => return Ok(project),
             Err(e) => return Err(e),

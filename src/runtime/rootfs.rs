@@ -24,7 +24,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Mount;
 use sharing::{Kept, attach_shared};
-pub use sharing::{Shared, root_of, shared};
+pub use sharing::{SharedMounts, root_of, shared};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -40,7 +40,7 @@ pub struct Entered {
 }
 
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
-pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entered, StepFailed> {
+pub fn enter(launch: &Launch, shared: &SharedMounts, remote: &SharedMounts) -> Result<Entered, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
@@ -103,7 +103,7 @@ pub struct Staged {
 
 /// Mounts the layers, and what another runtime cannot mount: subpaths, images' files, mounts that are shared with another
 /// container. Fills new volumes.
-pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> {
+pub fn stage(launch: &Launch, mut shared: SharedMounts) -> Result<Staged, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;

@@ -441,7 +441,7 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Res
         prog_name: [u8; 16],
     }
     #[repr(C)]
-    struct Attach {
+    struct ProgAttach {
         target_fd: u32,
         attach_bpf_fd: u32,
         attach_type: u32,
@@ -458,13 +458,13 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Res
     // SAFETY: the structures follow the kernel's union bpf_attr, and what they point to outlives the calls.
     unsafe {
         let fd = owned(libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()))?;
-        let attach = Attach {
+        let attach = ProgAttach {
             target_fd: cgroup.as_raw_fd() as u32,
             attach_bpf_fd: fd.as_raw_fd() as u32,
             attach_type: BPF_CGROUP_DEVICE,
             attach_flags: 0,
         };
-        check(libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>())).map(drop)
+        check(libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<ProgAttach>())).map(drop)
     }
 }
 

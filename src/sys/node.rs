@@ -11,9 +11,9 @@ use std::path::Path;
 
 /// A file that was found by name once. A symlink is the symlink itself.
 #[derive(Debug)]
-pub struct Node(OwnedFd);
+pub struct FoundNode(OwnedFd);
 
-impl Node {
+impl FoundNode {
     /// The file of a name that has just been made there: one of another kind or of another device is somebody else's.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ impl Node {
         if found != kind || (matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK) && stat.st_rdev != device) {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
-        Ok(Node(node))
+        Ok(FoundNode(node))
     }
 
     /// procfs's link leads to the very file, also where it was opened as a path alone.
@@ -71,7 +71,7 @@ mod tests {
         let mode = |path: &Path| lstat(path).unwrap().st_mode & 0o7777;
         let make = || mknodat(&directory, "node", SFlag::S_IFCHR, Mode::empty(), device).unwrap();
         make();
-        let node = Node::made(&directory, Path::new("node"), SFlag::S_IFCHR, device).unwrap();
+        let node = FoundNode::made(&directory, Path::new("node"), SFlag::S_IFCHR, device).unwrap();
         std::fs::rename(outer.path().join("node"), outer.path().join("moved")).unwrap();
         symlink(&victim, outer.path().join("node")).unwrap();
         node.set_owner(Uid::from_raw(7), Gid::from_raw(8)).unwrap();
@@ -81,13 +81,13 @@ mod tests {
         assert_eq!((moved.st_uid, moved.st_gid, moved.st_mode & 0o7777, moved.st_mtime), (7, 8, 0o4777, 5));
         assert_eq!((mode(&victim), lstat(&victim).unwrap().st_uid), (0o644, 0));
         // It was replaced before it was opened.
-        let error = Node::made(&directory, Path::new("node"), SFlag::S_IFCHR, device).unwrap_err();
+        let error = FoundNode::made(&directory, Path::new("node"), SFlag::S_IFCHR, device).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
         std::fs::remove_file(outer.path().join("node")).unwrap();
         make();
-        assert!(Node::made(&directory, Path::new("node"), SFlag::S_IFCHR, makedev(1, 5)).is_err(), "another device");
+        assert!(FoundNode::made(&directory, Path::new("node"), SFlag::S_IFCHR, makedev(1, 5)).is_err(), "another device");
         symlink(&victim, outer.path().join("link")).unwrap();
-        let link = Node::made(&directory, Path::new("link"), SFlag::S_IFLNK, 0).unwrap();
+        let link = FoundNode::made(&directory, Path::new("link"), SFlag::S_IFLNK, 0).unwrap();
         link.set_owner(Uid::from_raw(9), Gid::from_raw(9)).unwrap();
         assert_eq!((lstat(&outer.path().join("link")).unwrap().st_uid, lstat(&victim).unwrap().st_uid), (9, 0));
     }

@@ -36,7 +36,7 @@ struct QuotaStatus {
 
 /// Limits and usage of a project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Project {
+pub struct QuotaProject {
     /// KiB; 0 is without limit.
     pub limit: u64,
     /// Bytes.
@@ -69,12 +69,12 @@ pub fn enforced(fd: BorrowedFd<'_>) -> io::Result<bool> {
 ///
 /// # Errors
 /// ENOENT for one that the file system has never heard of (XFS).
-pub fn project(fd: BorrowedFd<'_>, project: u32) -> io::Result<Project> {
+pub fn project(fd: BorrowedFd<'_>, project: u32) -> io::Result<QuotaProject> {
     // SAFETY: dqblk is plain integers, for which all zeroes is valid.
     let mut block: libc::dqblk = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: Q_GETQUOTA writes a dqblk.
     unsafe { quotactl(fd, libc::Q_GETQUOTA, project, &raw mut block) }?;
-    Ok(Project { limit: block.dqb_bhardlimit, used: block.dqb_curspace, inodes: block.dqb_curinodes })
+    Ok(QuotaProject { limit: block.dqb_bhardlimit, used: block.dqb_curspace, inodes: block.dqb_curinodes })
 }
 
 /// Limits a project to so many KiB; 0 ends its limit.

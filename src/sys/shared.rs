@@ -11,13 +11,13 @@ const ROOM: usize = 4096 - 8;
 
 /// The report of a helper to its parent: a process id and a message. A pipe would do, but every child of the helper would have it as well.
 #[repr(C)]
-pub struct Report {
+pub struct HelperReport {
     pid: AtomicI32,
     length: AtomicU32,
     text: [AtomicU8; ROOM],
 }
 
-impl Report {
+impl HelperReport {
     pub fn set_pid(&self, pid: i32) {
         self.pid.store(pid, Ordering::Release);
     }
@@ -41,8 +41,8 @@ impl Report {
     }
 }
 
-/// A [`Report`] in memory that is shared with every process that is forked from now on.
-pub struct SharedReport(NonNull<Report>);
+/// A [`HelperReport`] in memory that is shared with every process that is forked from now on.
+pub struct SharedReport(NonNull<HelperReport>);
 
 impl SharedReport {
     /// # Errors
@@ -50,7 +50,7 @@ impl SharedReport {
     pub fn new() -> io::Result<Self> {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping, at an address that the kernel chooses.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Report>(), access, flags, -1, 0) };
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<HelperReport>(), access, flags, -1, 0) };
         match NonNull::new(address.cast()) {
             Some(report) if address != libc::MAP_FAILED => Ok(SharedReport(report)),
             _ => Err(io::Error::last_os_error()),
@@ -63,15 +63,17 @@ impl SharedReport {
     /// The kernel's.
     pub fn hide_from_children(&self) -> io::Result<()> {
         // SAFETY: the mapping is this value's; only forked children lose it, and they do not use it.
-        check(libc::c_long::from(unsafe { libc::madvise(self.0.as_ptr().cast(), size_of::<Report>(), libc::MADV_DONTFORK) }))
-            .map(drop)
+        check(libc::c_long::from(unsafe {
+            libc::madvise(self.0.as_ptr().cast(), size_of::<HelperReport>(), libc::MADV_DONTFORK)
+        }))
+        .map(drop)
     }
 }
 
 impl Deref for SharedReport {
-    type Target = Report;
+    type Target = HelperReport;
 
-    fn deref(&self) -> &Report {
+    fn deref(&self) -> &HelperReport {
         // SAFETY: the mapping is as large as the value, lives as long as `self`, and is zeroed, which is valid for each field. All
         // fields are atomic, so other processes may write.
         unsafe { self.0.as_ref() }
@@ -81,7 +83,7 @@ impl Deref for SharedReport {
 impl Drop for SharedReport {
     fn drop(&mut self) {
         // SAFETY: nothing borrows it any more.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Report>()) };
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<HelperReport>()) };
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::support::Files;
 use serde_json::{Value, json};
-use wharf::compose::render::{Format, render as print};
-use wharf::compose::{self, Options};
+use wharf::compose::render::{RenderFormat, render as print};
+use wharf::compose::{self, LoadOptions};
 
 /// The canonical form of one attribute of a service.
 fn attribute(line: &str) -> Value {
@@ -243,7 +243,7 @@ fn where_the_project_and_its_variables_come_from() {
         (&json!("named-value:dot"), &json!("two"))
     );
     options.files = vec!["one.yaml".into()];
-    let image = |options: &wharf::compose::Options| files.model(options)["services"]["web"]["image"].clone();
+    let image = |options: &wharf::compose::LoadOptions| files.model(options)["services"]["web"]["image"].clone();
     options.environment.insert("COMPOSE_ENV_FILES".into(), "a.env,b.env".into());
     assert_eq!(image(&options), "named-value:b");
     options.env_files = vec!["a.env".into()];
@@ -299,7 +299,7 @@ fn what_is_not_selected_is_not_checked() {
         "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x}\n  c: {image: x, env_file: nowhere.env, label_file: nowhere.labels}\n  d: {image: x, depends_on: [c]}\n",
     )]);
     let load = |services: &[&str]| {
-        let options = Options { services: services.iter().map(ToString::to_string).collect(), ..files.options() };
+        let options = LoadOptions { services: services.iter().map(ToString::to_string).collect(), ..files.options() };
         compose::load(&options).map(|loaded| loaded.project.services.len()).map_err(|error| error.to_string())
     };
     assert_eq!((load(&["a"]), load(&["b"])), (Ok(4), Ok(4)));
@@ -347,7 +347,7 @@ fn the_printed_yaml_is_in_docker_composes_order_and_the_same_project_again() {
     let text = "x-own: {a: 'yes'}\nvolumes: {data: }\nconfigs: {c: {content: 'a: b'}}\nservices:\n  web:\n    image: x\n    environment: {YES: 'yes', P: '22:22', NUM: '1_000', D: '2020-01-02', E: '', M: \"a\\nb\\n\", S: '$$x', W10: a, W9: b}\n    volumes: [data:/v]\n    configs: [c]\n";
     let files = Files::new(&[("compose.yaml", text)]);
     let loaded = compose::load(&files.options()).expect("loads");
-    let printed = wharf::compose::render::yaml::text(&print(&loaded.root, Format::Yaml, false));
+    let printed = wharf::compose::render::yaml::text(&print(&loaded.root, RenderFormat::Yaml, false));
     let sections: Vec<&str> = printed.lines().filter(|line| !line.starts_with(' ')).collect();
     assert_eq!(sections, ["name: test", "services:", "networks:", "volumes:", "configs:", "x-own:"]);
     for line in [
@@ -366,5 +366,5 @@ fn the_printed_yaml_is_in_docker_composes_order_and_the_same_project_again() {
     assert!(printed.find("W9:") < printed.find("W10:"));
     let again = Files::new(&[("compose.yaml", &printed)]);
     let second = compose::load(&again.options()).expect("loads again");
-    assert_eq!(wharf::compose::render::yaml::text(&print(&second.root, Format::Yaml, false)), printed);
+    assert_eq!(wharf::compose::render::yaml::text(&print(&second.root, RenderFormat::Yaml, false)), printed);
 }

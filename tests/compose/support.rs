@@ -3,8 +3,8 @@
 use std::path::Path;
 use tempfile::TempDir;
 use wharf::compose::diagnostic::render;
-use wharf::compose::render::{Format, render as print};
-use wharf::compose::{self, Loaded, Options};
+use wharf::compose::render::{RenderFormat, render as print};
+use wharf::compose::{self, LoadOptions, Loaded};
 
 /// Files of a project, each a path and a text. The first is the Compose file that is loaded.
 pub struct Files {
@@ -27,19 +27,19 @@ impl Files {
         self.directory.path()
     }
 
-    /// Options that load the first file, with nothing from this process' environment.
-    pub fn options(&self) -> Options {
-        Options {
+    /// LoadOptions that load the first file, with nothing from this process' environment.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
             files: vec![self.first.clone()],
             project_name: Some("test".into()),
             directory: self.path().to_path_buf(),
             environment: [("SET".to_string(), "value".to_string())].into(),
-            ..Options::default()
+            ..LoadOptions::default()
         }
     }
 
     /// The error messages of a load that must fail.
-    pub fn errors(&self, options: &Options) -> String {
+    pub fn errors(&self, options: &LoadOptions) -> String {
         match compose::load(options) {
             Ok(loaded) => format!("LOADED: {}", self.warnings(&loaded)),
             Err(error) => self.scrubbed(&error.to_string()),
@@ -53,16 +53,16 @@ impl Files {
     }
 
     /// The model that is loaded, as `config --format json` prints it.
-    pub fn model(&self, options: &Options) -> serde_json::Value {
+    pub fn model(&self, options: &LoadOptions) -> serde_json::Value {
         let loaded = compose::load(options).unwrap_or_else(|error| panic!("{error}"));
-        let text = print(&loaded.root, Format::Json, options.skip.interpolation).to_string();
+        let text = print(&loaded.root, RenderFormat::Json, options.skip.interpolation).to_string();
         serde_json::from_str(&self.scrubbed(&text)).expect("JSON")
     }
 
     /// The same as YAML.
-    pub fn yaml(&self, options: &Options) -> String {
+    pub fn yaml(&self, options: &LoadOptions) -> String {
         let loaded = compose::load(options).unwrap_or_else(|error| panic!("{error}"));
-        wharf::compose::render::yaml::text(&print(&loaded.root, Format::Yaml, false))
+        wharf::compose::render::yaml::text(&print(&loaded.root, RenderFormat::Yaml, false))
     }
 
     fn scrubbed(&self, text: &str) -> String {

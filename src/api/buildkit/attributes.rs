@@ -1,8 +1,8 @@
 //! The attributes of the frontend `dockerfile.v0`, as a build's request.
 
-use super::grpc::{Code, Status};
+use super::grpc::{Code, GrpcStatus};
 use crate::image::attest;
-use crate::image::build::Request;
+use crate::image::build::BuildRequest;
 use crate::image::build::git::GitRef;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -33,8 +33,8 @@ pub(super) struct Files {
     pub inputs: BTreeMap<String, String>,
 }
 
-fn invalid(text: impl Into<String>) -> Status {
-    Status::new(Code::InvalidArgument, text)
+fn invalid(text: impl Into<String>) -> GrpcStatus {
+    GrpcStatus::new(Code::InvalidArgument, text)
 }
 
 /// An entry of `cache-imports`.
@@ -56,7 +56,7 @@ pub(super) fn below(attributes: &Attributes, prefix: &str) -> BTreeMap<String, S
 ///
 /// # Errors
 /// What they ask for and wharf cannot do.
-pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> {
+pub(super) fn read(attributes: &Attributes) -> Result<(BuildRequest, Files), GrpcStatus> {
     let get = |name: &str| attributes.get(name).map(String::as_str).filter(|value| !value.is_empty());
     if let Some(id) = get("requestid") {
         return Err(invalid(format!("the request {id} is no build: it comes by the call LLBBridge.Solve")));
@@ -64,7 +64,7 @@ pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> 
     let args = below(attributes, "build-arg:");
     let epoch =
         args.get("SOURCE_DATE_EPOCH").map(|text| text.parse().map_err(|_| invalid(format!("invalid SOURCE_DATE_EPOCH: {text}"))));
-    let mut request = Request {
+    let mut request = BuildRequest {
         target: get("target").map(str::to_string),
         labels: below(attributes, "label:"),
         no_cache: attributes.get("no-cache").is_some_and(String::is_empty),
@@ -78,10 +78,10 @@ pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> 
         inline_cache: args.get("BUILDKIT_INLINE_CACHE").is_some_and(|value| matches!(value.as_str(), "1" | "true")),
         ulimits: list(get("ulimit")).iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         epoch: epoch.transpose()?,
-        attest: attest::Wanted::parse(get("attest:provenance"), get("attest:sbom")).map_err(invalid)?,
+        attest: attest::WantedAttestations::parse(get("attest:provenance"), get("attest:sbom")).map_err(invalid)?,
         args,
         unpacked: true,
-        ..Request::default()
+        ..BuildRequest::default()
     };
     if request.platform.as_ref().is_some_and(|platforms| platforms.contains(',')) {
         return Err(invalid("wharf builds for one platform at a time, which is that of this machine"));
@@ -94,7 +94,7 @@ pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> 
 ///
 /// # Errors
 /// Contexts of kinds that wharf does not know.
-pub(super) fn files(attributes: &Attributes, request: &mut Request) -> Result<Files, Status> {
+pub(super) fn files(attributes: &Attributes, request: &mut BuildRequest) -> Result<Files, GrpcStatus> {
     let get = |name: &str| attributes.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let local = get("contextkey").unwrap_or("context").to_string();
     let context = match get("context") {
@@ -149,7 +149,7 @@ fn list(text: Option<&str>) -> Vec<String> {
     values
 }
 
-fn network(mode: &str) -> Result<String, Status> {
+fn network(mode: &str) -> Result<String, GrpcStatus> {
     match mode {
         "sandbox" => Ok("default".into()),
         "default" | "host" | "none" => Ok(mode.into()),
@@ -157,19 +157,19 @@ fn network(mode: &str) -> Result<String, Status> {
     }
 }
 
-fn number(name: &'static str) -> impl Fn(&str) -> Result<u64, Status> {
+fn number(name: &'static str) -> impl Fn(&str) -> Result<u64, GrpcStatus> {
     move |text| text.parse().map_err(|_| invalid(format!("invalid {name}: {text}")))
 }
 
 /// `nofile=1024:2048`, or one number for both.
-fn ulimit(text: &str) -> Result<(String, i64, i64), Status> {
+fn ulimit(text: &str) -> Result<(String, i64, i64), GrpcStatus> {
     let wrong = || invalid(format!("invalid ulimit: {text}"));
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     Ok((name.to_string(), soft.parse().map_err(|_| wrong())?, hard.parse().map_err(|_| wrong())?))
 }
 
-fn cache_from(names: Option<&str>, imports: Option<&str>) -> Result<Vec<String>, Status> {
+fn cache_from(names: Option<&str>, imports: Option<&str>) -> Result<Vec<String>, GrpcStatus> {
     let mut all = list(names);
     let imports: Vec<CacheImport> = match imports {
         Some(text) => serde_json::from_str(text).map_err(|e| invalid(format!("cache-imports is not understood: {e}")))?,
@@ -187,7 +187,7 @@ fn cache_from(names: Option<&str>, imports: Option<&str>) -> Result<Vec<String>,
 ///
 /// # Errors
 /// With its name.
-pub(super) fn check_frontend(frontend: &str, attributes: &Attributes) -> Result<(), Status> {
+pub(super) fn check_frontend(frontend: &str, attributes: &Attributes) -> Result<(), GrpcStatus> {
     match frontend {
         "dockerfile.v0" => Ok(()),
         "gateway.v0" => check_syntax(attributes.get("source").map_or("", String::as_str)),
@@ -196,7 +196,7 @@ pub(super) fn check_frontend(frontend: &str, attributes: &Attributes) -> Result<
 }
 
 /// Refuses an image with a frontend that is not Docker's own, of whatever version and from whatever mirror: that is built by wharf.
-pub(super) fn check_syntax(image: &str) -> Result<(), Status> {
+pub(super) fn check_syntax(image: &str) -> Result<(), GrpcStatus> {
     let name = image.split('@').next().unwrap_or_default();
     let (directory, last) = name.rsplit_once('/').unwrap_or(("", name));
     let repository = last.split(':').next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The build cache, as `docker buildx du` and `docker buildx prune` see it.
 
-use super::grpc::{Code, Status};
+use super::grpc::{Code, GrpcStatus};
 use crate::api::images::prune::{Forgotten, forget};
 use crate::api::reply::Filters;
 use crate::engine::{Engine, EngineError};
@@ -10,19 +10,19 @@ use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageResponse, PruneRequest
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-fn failed(error: &EngineError) -> Status {
+fn failed(error: &EngineError) -> GrpcStatus {
     let code = if matches!(error, EngineError::Invalid(_)) { Code::InvalidArgument } else { Code::Internal };
-    Status::new(code, error.to_string())
+    GrpcStatus::new(code, error.to_string())
 }
 
 /// What builds remember.
 ///
 /// # Errors
 /// The disk's.
-pub(super) async fn usage(engine: &Arc<Engine>) -> Result<DiskUsageResponse, Status> {
+pub(super) async fn usage(engine: &Arc<Engine>) -> Result<DiskUsageResponse, GrpcStatus> {
     let store = engine.images.store.clone();
-    let steps = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(Status::internal)?;
-    let steps = steps.map_err(Status::internal)?;
+    let steps = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(GrpcStatus::internal)?;
+    let steps = steps.map_err(GrpcStatus::internal)?;
     Ok(DiskUsageResponse { record: steps.into_iter().map(record).collect() })
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn usage(engine: &Arc<Engine>) -> Result<DiskUsageResponse, Sta
 ///
 /// # Errors
 /// When a filter is not understood; the disk's.
-pub(super) async fn prune(engine: &Arc<Engine>, request: PruneRequest) -> Result<Vec<UsageRecord>, Status> {
+pub(super) async fn prune(engine: &Arc<Engine>, request: PruneRequest) -> Result<Vec<UsageRecord>, GrpcStatus> {
     let size = |bytes: i64| u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
     let mut filters = Filters::new();
     for filter in &request.filter {

@@ -1,6 +1,6 @@
 //! `/grpc`: the services `moby.buildkit.v1.Control` and `moby.buildkit.v1.frontend.LLBBridge`, as far as Docker's clients call them.
 
-use super::grpc::{self, Body, Code, Status};
+use super::grpc::{self, Code, GrpcBody, GrpcStatus};
 use super::subrequests::Subrequest;
 use super::{attributes, cache, inputs, jobs, session};
 use crate::engine::Engine;
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     http.serve_connection(TokioIo::new(stream), service).await.map_err(|e| e.to_string())
 }
 
-async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<GrpcBody> {
     let path = request.uri().path().to_string();
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     match service {
@@ -77,11 +77,11 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Bo
     }
 }
 
-fn unknown(path: &str) -> Response<Body> {
-    grpc::failed(&Status::new(Code::Unimplemented, format!("wharf does not answer the call {path}")))
+fn unknown(path: &str) -> Response<GrpcBody> {
+    grpc::failed(&GrpcStatus::new(Code::Unimplemented, format!("wharf does not answer the call {path}")))
 }
 
-async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) -> Response<Body> {
+async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) -> Response<GrpcBody> {
     match method {
         "Info" => {
             let info = async |_: control::InfoRequest| Ok(control::InfoResponse { buildkit_version: Some(version()) });
@@ -101,7 +101,7 @@ async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>)
         "Status" => status(request).await,
         "Session" => match session::Offer::of(request.headers()) {
             Ok(offer) => grpc::streamed(session::serve_call(offer, grpc::Messages::new(request.into_body()))),
-            Err(why) => grpc::failed(&Status::new(Code::InvalidArgument, why)),
+            Err(why) => grpc::failed(&GrpcStatus::new(Code::InvalidArgument, why)),
         },
         "DiskUsage" => {
             let usage = async |_: control::DiskUsageRequest| cache::usage(engine).await;
@@ -126,7 +126,7 @@ async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>)
 }
 
 /// The progress of a build until its end.
-async fn status(request: Request<Incoming>) -> Response<Body> {
+async fn status(request: Request<Incoming>) -> Response<GrpcBody> {
     let job = match grpc::only::<control::StatusRequest>(request).await {
         Ok(message) => jobs::find(&message.r#ref).await,
         Err(status) => Err(status),
@@ -151,7 +151,7 @@ async fn status(request: Request<Incoming>) -> Response<Body> {
     grpc::streamed(receiver)
 }
 
-async fn bridge(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) -> Response<Body> {
+async fn bridge(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) -> Response<GrpcBody> {
     let reference =
         request.headers().get("buildkit-controlapi-buildid").and_then(|id| id.to_str().ok()).unwrap_or_default().to_string();
     let job = match jobs::find(&reference).await {

@@ -1,8 +1,8 @@
 //! What becomes of a built image: names in the store, files or archives that are sent to the client.
 
 use super::fsutil::{Packet, PacketType, Stat, go_mode};
-use super::grpc::{Code, Metadata, Status};
-use super::jobs::Job;
+use super::grpc::{Code, GrpcStatus, Metadata};
+use super::jobs::SolveJob;
 use super::session::Session;
 use crate::engine::Engine;
 use crate::image::build::files::Tree;
@@ -39,8 +39,8 @@ pub(super) fn names(exporter: &Exporter) -> impl Iterator<Item = &str> {
     names.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
-fn references(exporter: &Exporter) -> Result<Vec<ImageRef>, Status> {
-    let parse = |name: &str| name.parse().map_err(|e| Status::new(Code::InvalidArgument, format!("{e}")));
+fn references(exporter: &Exporter) -> Result<Vec<ImageRef>, GrpcStatus> {
+    let parse = |name: &str| name.parse().map_err(|e| GrpcStatus::new(Code::InvalidArgument, format!("{e}")));
     names(exporter).map(parse).collect()
 }
 
@@ -48,14 +48,14 @@ fn references(exporter: &Exporter) -> Result<Vec<ImageRef>, Status> {
 ///
 /// # Errors
 /// With its name.
-pub(super) fn check(exporters: &[Exporter]) -> Result<(), Status> {
+pub(super) fn check(exporters: &[Exporter]) -> Result<(), GrpcStatus> {
     for exporter in exporters {
         if !is_image(exporter) && !matches!(exporter.r#type.as_str(), "local" | "tar" | "docker" | "oci") {
             let message = format!("wharf has no exporter {}: image, local, tar, docker and oci are there", exporter.r#type);
-            return Err(Status::new(Code::Unimplemented, message));
+            return Err(GrpcStatus::new(Code::Unimplemented, message));
         }
         if exporter.attrs.get("push").is_some_and(|push| push == "true") && exporter.r#type == "image" {
-            return Err(Status::new(Code::Unimplemented, "wharf pushes by `docker push` alone: build without push=true"));
+            return Err(GrpcStatus::new(Code::Unimplemented, "wharf pushes by `docker push` alone: build without push=true"));
         }
         references(exporter)?;
     }
@@ -67,11 +67,11 @@ pub(super) fn check(exporters: &[Exporter]) -> Result<(), Status> {
 /// # Errors
 /// The disk's, or the client's.
 pub(super) async fn export(
-    job: &Job,
+    job: &SolveJob,
     engine: &Arc<Engine>,
     exporters: &[Exporter],
     built: &Built,
-) -> Result<HashMap<String, String>, Status> {
+) -> Result<HashMap<String, String>, GrpcStatus> {
     let mut response = HashMap::new();
     for (number, exporter) in exporters.iter().enumerate() {
         let kind = exporter.r#type.as_str();
@@ -104,18 +104,18 @@ pub(super) async fn export(
 }
 
 async fn send(
-    job: &Job,
+    job: &SolveJob,
     engine: &Arc<Engine>,
     number: usize,
     kind: &str,
     names: Vec<ImageRef>,
     built: &Built,
-) -> Result<(), Status> {
-    let gone = || Status::new(Code::NotFound, "the image is gone again");
+) -> Result<(), GrpcStatus> {
+    let gone = || GrpcStatus::new(Code::NotFound, "the image is gone again");
     let image = engine.images.store.by_manifest(&built.manifest).ok_or_else(gone)?;
     let session = job.own_session().await?;
     if !session.supports(METHOD) {
-        return Err(Status::new(Code::InvalidArgument, "the client takes no files"));
+        return Err(GrpcStatus::new(Code::InvalidArgument, "the client takes no files"));
     }
     let metadata = vec![(HeaderName::from_static("buildkit-attachable-exporter-id"), vec![HeaderValue::from(number)])];
     let engine = engine.clone();
@@ -154,7 +154,7 @@ async fn send_file(
     session: &Session,
     metadata: Metadata,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
-) -> Result<(), Status> {
+) -> Result<(), GrpcStatus> {
     let (sender, parts) = mpsc::channel(4);
     let writing = tokio::task::spawn_blocking(move || {
         let mut out = io::BufWriter::with_capacity(CHUNK, Parts(sender));
@@ -166,13 +166,13 @@ async fn send_file(
         while answer.next::<BytesMessage>().await?.is_some() {}
         Ok(())
     };
-    let (answered, written): (Result<(), Status>, _) = tokio::join!(answered, writing);
+    let (answered, written): (Result<(), GrpcStatus>, _) = tokio::join!(answered, writing);
     answered?;
-    written.map_err(Status::internal)?.map_err(Status::internal)
+    written.map_err(GrpcStatus::internal)?.map_err(GrpcStatus::internal)
 }
 
 /// Sends an image's files as a directory: the sending end of fsutil's protocol.
-async fn send_directory(session: &Session, metadata: Metadata, engine: Arc<Engine>, image: Image) -> Result<(), Status> {
+async fn send_directory(session: &Session, metadata: Metadata, engine: Arc<Engine>, image: Image) -> Result<(), GrpcStatus> {
     let (sender, packets) = mpsc::channel(16);
     let (asked, requests) = mpsc::channel(64);
     let sending = tokio::task::spawn_blocking(move || {
@@ -194,8 +194,8 @@ async fn send_directory(session: &Session, metadata: Metadata, engine: Arc<Engin
         }
         Ok(())
     };
-    let (answered, sent): (Result<(), Status>, _) = tokio::join!(answered, sending);
-    sent.map_err(Status::internal)?.map_err(Status::internal)?;
+    let (answered, sent): (Result<(), GrpcStatus>, _) = tokio::join!(answered, sending);
+    sent.map_err(GrpcStatus::internal)?.map_err(GrpcStatus::internal)?;
     answered
 }
 
@@ -254,7 +254,7 @@ fn send_content(tree: &Tree, path: &Path, id: u32, sender: &mpsc::Sender<Packet>
 }
 
 /// A file as the protocol has it; devices and sockets are left out.
-fn stat_of(walk: &Walk<'_>, found: &crate::image::build::files::Found) -> io::Result<Option<Stat>> {
+fn stat_of(walk: &Walk<'_>, found: &crate::image::build::files::FoundFile) -> io::Result<Option<Stat>> {
     let of = &found.stat;
     let kind = match found.kind() {
         SFlag::S_IFREG => 0,

@@ -5,7 +5,7 @@
 
 use super::fsutil::Packet;
 use super::fsutil::writer::{AT_ONCE, WriteError, Writer};
-use super::grpc::{Code, Metadata, Status};
+use super::grpc::{Code, GrpcStatus, Metadata};
 use super::session::Session;
 use futures::FutureExt;
 use hyper::header::{HeaderName, HeaderValue};
@@ -63,21 +63,21 @@ impl Selection {
 ///
 /// # Errors
 /// When the client has no such directory, leaves in the middle, or sends what cannot be.
-pub(super) async fn receive(session: &Session, name: &str, selection: &Selection, into: PathBuf) -> Result<u32, Status> {
+pub(super) async fn receive(session: &Session, name: &str, selection: &Selection, into: PathBuf) -> Result<u32, GrpcStatus> {
     if !session.supports(METHOD) {
-        return Err(Status::new(Code::NotFound, format!("the client gives no files to the build, and so no `{name}`")));
+        return Err(GrpcStatus::new(Code::NotFound, format!("the client gives no files to the build, and so no `{name}`")));
     }
     let (requests, outgoing) = mpsc::channel::<Packet>(2 * AT_ONCE);
     let mut incoming = session.channel.stream(METHOD, selection.metadata(name), outgoing).await?;
     let (packets, mut received) = mpsc::channel::<Vec<Packet>>(2);
-    let directory = File::open(&into).map_err(|e| Status::new(Code::Internal, format!("opening {}: {e}", into.display())))?;
+    let directory = File::open(&into).map_err(|e| GrpcStatus::new(Code::Internal, format!("opening {}: {e}", into.display())))?;
     let writing = tokio::task::spawn_blocking(move || {
         let packets = std::iter::from_fn(|| received.blocking_recv()).flatten();
         Writer::new(directory.into()).run(packets, |packet| requests.blocking_send(packet).map_err(|_| WriteError::Cut))
     });
     let pump = async {
         loop {
-            let silent = |_| Status::new(Code::Unavailable, "the client has stopped sending files");
+            let silent = |_| GrpcStatus::new(Code::Unavailable, "the client has stopped sending files");
             let packet = tokio::select! {
                 packet = tokio::time::timeout(SILENCE, incoming.next::<Packet>()) => packet.map_err(silent)??,
                 // The writer has ended, and knows why: the client may wait for it and send nothing more.
@@ -104,9 +104,9 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
             }
         }
     };
-    let sent: Result<(), Status> = pump.await;
+    let sent: Result<(), GrpcStatus> = pump.await;
     drop(packets);
-    let written = writing.await.map_err(Status::internal)?;
+    let written = writing.await.map_err(GrpcStatus::internal)?;
     if sent.is_ok() && written.is_ok() {
         // The client has said FIN: its call ends by itself, where it is not cut off.
         let end = async { while let Ok(Some(())) = incoming.next::<()>().await {} };
@@ -115,6 +115,6 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
     match (sent, written) {
         (Err(status), Err(WriteError::Cut)) => Err(status),
         (_, Ok(entries)) => Ok(entries),
-        (_, Err(error)) => Err(Status::new(Code::InvalidArgument, format!("the files of `{name}`: {error}"))),
+        (_, Err(error)) => Err(GrpcStatus::new(Code::InvalidArgument, format!("the files of `{name}`: {error}"))),
     }
 }

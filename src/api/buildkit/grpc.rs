@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type GrpcBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Bytes of a message: the default of gRPC for Go, and so of what clients send.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -46,21 +46,21 @@ pub(super) enum Code {
 /// How a call has failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct Status {
+pub(super) struct GrpcStatus {
     pub code: i32,
     pub message: String,
     /// Typed details, as BuildKit's clients read them.
     pub details: Vec<Any>,
 }
 
-impl Status {
+impl GrpcStatus {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Status { code: code as i32, message: message.into(), details: Vec::new() }
+        GrpcStatus { code: code as i32, message: message.into(), details: Vec::new() }
     }
 
     /// A failure that is not the client's.
     pub fn internal(error: impl std::fmt::Display) -> Self {
-        Status::new(Code::Internal, error.to_string())
+        GrpcStatus::new(Code::Internal, error.to_string())
     }
 
     /// A build's failure: a client shows the name of its code before the message, where there is one.
@@ -77,11 +77,11 @@ impl Status {
 
     fn broken(error: hyper::Error) -> Self {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Status::new(Code::Unavailable, format!("the connection to the client has ended: {why}"))
+        GrpcStatus::new(Code::Unavailable, format!("the connection to the client has ended: {why}"))
     }
 
     /// The status that ends an answer; `None` where there is none yet.
-    fn of(headers: &HeaderMap) -> Option<Result<(), Status>> {
+    fn of(headers: &HeaderMap) -> Option<Result<(), GrpcStatus>> {
         let code: i32 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
         if code == 0 {
             return Some(Ok(()));
@@ -89,7 +89,7 @@ impl Status {
         let message = headers
             .get("grpc-message")
             .map(|value| percent_decode_str(&String::from_utf8_lossy(value.as_bytes())).decode_utf8_lossy().into_owned());
-        Some(Err(Status { code, message: message.unwrap_or_default(), details: Vec::new() }))
+        Some(Err(GrpcStatus { code, message: message.unwrap_or_default(), details: Vec::new() }))
     }
 
     fn to_headers(&self) -> HeaderMap {
@@ -115,9 +115,9 @@ impl Status {
     }
 }
 
-impl From<rpc::Status> for Status {
+impl From<rpc::Status> for GrpcStatus {
     fn from(status: rpc::Status) -> Self {
-        Status { code: status.code, message: status.message, details: status.details }
+        GrpcStatus { code: status.code, message: status.message, details: status.details }
     }
 }
 
@@ -149,16 +149,16 @@ impl Messages {
     ///
     /// # Errors
     /// What the other end has failed with, a connection that has ended, a message that is too large or that cannot be read.
-    pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+    pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, GrpcStatus> {
         loop {
             if let Some(message) = self.whole()? {
                 self.large = None;
-                let decoded =
-                    M::decode(message).map_err(|e| Status::new(Code::InvalidArgument, format!("a message cannot be read: {e}")));
+                let decoded = M::decode(message)
+                    .map_err(|e| GrpcStatus::new(Code::InvalidArgument, format!("a message cannot be read: {e}")));
                 return decoded.map(Some);
             }
             let frame = match self.body.frame().await {
-                Some(frame) => frame.map_err(Status::broken)?,
+                Some(frame) => frame.map_err(GrpcStatus::broken)?,
                 None => return self.ended().map(|()| None),
             };
             match frame.into_data() {
@@ -168,30 +168,30 @@ impl Messages {
         }
     }
 
-    fn ended(&mut self) -> Result<(), Status> {
+    fn ended(&mut self) -> Result<(), GrpcStatus> {
         if !self.buffer.is_empty() {
-            return Err(Status::new(Code::InvalidArgument, "a message has no end"));
+            return Err(GrpcStatus::new(Code::InvalidArgument, "a message has no end"));
         }
-        self.trailers.take().and_then(|trailers| Status::of(&trailers)).unwrap_or(Ok(()))
+        self.trailers.take().and_then(|trailers| GrpcStatus::of(&trailers)).unwrap_or(Ok(()))
     }
 
     /// The first message of the buffer, if all of it is there.
-    fn whole(&mut self) -> Result<Option<Bytes>, Status> {
+    fn whole(&mut self) -> Result<Option<Bytes>, GrpcStatus> {
         if self.buffer.len() < 5 {
             return Ok(None);
         }
         let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
         if self.buffer[0] != 0 {
-            return Err(Status::new(Code::Unimplemented, "compressed messages are not understood"));
+            return Err(GrpcStatus::new(Code::Unimplemented, "compressed messages are not understood"));
         }
         if length > MAX_MESSAGE {
-            return Err(Status::new(
+            return Err(GrpcStatus::new(
                 Code::ResourceExhausted,
                 format!("a message has {length} bytes, and may have {MAX_MESSAGE}"),
             ));
         }
         if length > LARGE && self.large.is_none() {
-            let busy = |_| Status::new(Code::ResourceExhausted, "too many large messages at once: try it again");
+            let busy = |_| GrpcStatus::new(Code::ResourceExhausted, "too many large messages at once: try it again");
             self.large = Some(LARGE_MESSAGES.try_acquire().map_err(busy)?);
         }
         if self.buffer.len() < 5 + length {
@@ -206,14 +206,14 @@ impl Messages {
     }
 }
 
-fn answer(body: Body) -> Response<Body> {
+fn answer(body: GrpcBody) -> Response<GrpcBody> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// The answer that a call has failed, without a message.
-pub(super) fn failed(status: &Status) -> Response<Body> {
+pub(super) fn failed(status: &GrpcStatus) -> Response<GrpcBody> {
     let mut response = answer(Empty::new().boxed_unsync());
     response.headers_mut().extend(status.to_headers());
     response
@@ -228,8 +228,8 @@ fn succeeded() -> Frame<Bytes> {
 /// Serves a call of one message and one answer.
 pub(super) async fn unary<M: Message + Default, R: Message>(
     request: Request<Incoming>,
-    work: impl AsyncFnOnce(M) -> Result<R, Status>,
-) -> Response<Body> {
+    work: impl AsyncFnOnce(M) -> Result<R, GrpcStatus>,
+) -> Response<GrpcBody> {
     let answered = async { work(only(request).await?).await };
     match answered.await {
         Ok(message) => {
@@ -241,15 +241,15 @@ pub(super) async fn unary<M: Message + Default, R: Message>(
 }
 
 /// The one message of a call.
-pub(super) async fn only<M: Message + Default>(request: Request<Incoming>) -> Result<M, Status> {
+pub(super) async fn only<M: Message + Default>(request: Request<Incoming>) -> Result<M, GrpcStatus> {
     let mut messages = Messages::new(request.into_body());
-    let late = |_| Status::new(Code::Cancelled, "the call's message did not come");
+    let late = |_| GrpcStatus::new(Code::Cancelled, "the call's message did not come");
     let message = tokio::time::timeout(MESSAGE_TIMEOUT, messages.next()).await.map_err(late)??;
-    message.ok_or_else(|| Status::new(Code::InvalidArgument, "the call has no message"))
+    message.ok_or_else(|| GrpcStatus::new(Code::InvalidArgument, "the call has no message"))
 }
 
 /// An answer of messages that are all there.
-pub(super) fn all<R: Message + 'static>(messages: Vec<R>) -> Response<Body> {
+pub(super) fn all<R: Message + 'static>(messages: Vec<R>) -> Response<GrpcBody> {
     let frames = messages.into_iter().map(|message| Ok(Frame::data(framed(&message))));
     answer(
         StreamBody::new(futures::stream::iter(frames.chain(std::iter::once(Ok(succeeded()))).collect::<Vec<_>>())).boxed_unsync(),
@@ -257,12 +257,12 @@ pub(super) fn all<R: Message + 'static>(messages: Vec<R>) -> Response<Body> {
 }
 
 /// An answer of messages that come as long as `receiver` has some. It is the client that decides how fast they go.
-pub(super) fn streamed<R: Message + 'static>(receiver: mpsc::Receiver<Result<R, Status>>) -> Response<Body> {
+pub(super) fn streamed<R: Message + 'static>(receiver: mpsc::Receiver<Result<R, GrpcStatus>>) -> Response<GrpcBody> {
     answer(StreamBody::new(frames_of(receiver)).boxed_unsync())
 }
 
 fn frames_of<R: Message + 'static>(
-    receiver: mpsc::Receiver<Result<R, Status>>,
+    receiver: mpsc::Receiver<Result<R, GrpcStatus>>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     futures::stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
@@ -277,38 +277,38 @@ fn frames_of<R: Message + 'static>(
 /// The services of a client, which are called over its connection.
 #[derive(Clone)]
 pub(super) struct Channel {
-    sender: hyper::client::conn::http2::SendRequest<Body>,
+    sender: hyper::client::conn::http2::SendRequest<GrpcBody>,
 }
 
 /// Metadata of a call: names, and the values of each.
 pub(super) type Metadata = Vec<(HeaderName, Vec<HeaderValue>)>;
 
 impl Channel {
-    pub fn new(sender: hyper::client::conn::http2::SendRequest<Body>) -> Self {
+    pub fn new(sender: hyper::client::conn::http2::SendRequest<GrpcBody>) -> Self {
         Channel { sender }
     }
 
-    async fn call(&self, method: &str, metadata: Metadata, body: Body) -> Result<Messages, Status> {
+    async fn call(&self, method: &str, metadata: Metadata, body: GrpcBody) -> Result<Messages, GrpcStatus> {
         let mut request = Request::post(format!("http://localhost{method}"))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .body(body)
-            .map_err(Status::internal)?;
+            .map_err(GrpcStatus::internal)?;
         for (name, values) in metadata {
             for value in values {
                 request.headers_mut().append(name.clone(), value);
             }
         }
         let mut sender = self.sender.clone();
-        sender.ready().await.map_err(Status::broken)?;
-        let response = sender.send_request(request).await.map_err(Status::broken)?;
+        sender.ready().await.map_err(GrpcStatus::broken)?;
+        let response = sender.send_request(request).await.map_err(GrpcStatus::broken)?;
         if !response.status().is_success() {
-            return Err(Status::new(
+            return Err(GrpcStatus::new(
                 Code::Unavailable,
                 format!("the client has answered with the HTTP status {}", response.status()),
             ));
         }
-        match Status::of(response.headers()) {
+        match GrpcStatus::of(response.headers()) {
             Some(Err(status)) => Err(status),
             _ => Ok(Messages::new(response.into_body())),
         }
@@ -318,18 +318,20 @@ impl Channel {
     ///
     /// # Errors
     /// The client's, or those of the connection.
-    pub async fn unary<R: Message + Default>(&self, method: &str, message: &impl Message) -> Result<R, Status> {
+    pub async fn unary<R: Message + Default>(&self, method: &str, message: &impl Message) -> Result<R, GrpcStatus> {
         let frame = Ok(Frame::data(framed(message)));
         let body = StreamBody::new(futures::stream::iter([frame])).boxed_unsync();
         let call = async {
             let mut answer = self.call(method, Vec::new(), body).await?;
-            let message =
-                answer.next().await?.ok_or_else(|| Status::new(Code::Internal, "the client has answered without a message"))?;
+            let message = answer
+                .next()
+                .await?
+                .ok_or_else(|| GrpcStatus::new(Code::Internal, "the client has answered without a message"))?;
             // Its status follows.
             while answer.next::<()>().await?.is_some() {}
             Ok(message)
         };
-        let late = |_| Status::new(Code::Unavailable, format!("the client does not answer ({method})"));
+        let late = |_| GrpcStatus::new(Code::Unavailable, format!("the client does not answer ({method})"));
         tokio::time::timeout(MESSAGE_TIMEOUT, call).await.map_err(late)?
     }
 
@@ -342,7 +344,7 @@ impl Channel {
         method: &str,
         metadata: Metadata,
         messages: mpsc::Receiver<M>,
-    ) -> Result<Messages, Status> {
+    ) -> Result<Messages, GrpcStatus> {
         let frames = futures::stream::unfold(messages, |mut messages| async move {
             let message = messages.recv().await?;
             Some((Ok(Frame::data(framed(&message))), messages))
@@ -357,12 +359,12 @@ mod tests {
 
     #[test]
     fn a_status_is_the_same_after_its_headers() {
-        let status = Status::new(Code::NotFound, "50 % of it: ä\nlost");
-        let Some(Err(read)) = Status::of(&status.to_headers()) else { panic!("no status") };
+        let status = GrpcStatus::new(Code::NotFound, "50 % of it: ä\nlost");
+        let Some(Err(read)) = GrpcStatus::of(&status.to_headers()) else { panic!("no status") };
         assert_eq!((read.code, read.message), (5, status.message));
-        assert!(Status::of(&HeaderMap::new()).is_none());
-        let long = Status::new(Code::Unknown, "ä".repeat(MAX_STATUS));
-        let Some(Err(read)) = Status::of(&long.to_headers()) else { panic!("no status") };
+        assert!(GrpcStatus::of(&HeaderMap::new()).is_none());
+        let long = GrpcStatus::new(Code::Unknown, "ä".repeat(MAX_STATUS));
+        let Some(Err(read)) = GrpcStatus::of(&long.to_headers()) else { panic!("no status") };
         assert_eq!(read.message.len(), MAX_STATUS);
     }
 }

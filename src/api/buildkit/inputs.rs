@@ -3,7 +3,7 @@
 //! A client that wants the result of a build for another asks for its build graph and hands that on. wharf has none: a result's
 //! graph is one source, whose name is the result's. No other graph is taken.
 
-use super::grpc::{Code, Status};
+use super::grpc::{Code, GrpcStatus};
 use crate::image::Digest;
 use bollard_buildkit_proto::pb::{Definition, Input, Op, SourceOp, op};
 use prost::Message;
@@ -29,8 +29,8 @@ pub(super) fn definition(id: &str) -> Definition {
 ///
 /// # Errors
 /// Any other graph.
-pub(super) fn result_of(definition: &Definition) -> Result<String, Status> {
-    let other = || Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients");
+pub(super) fn result_of(definition: &Definition) -> Result<String, GrpcStatus> {
+    let other = || GrpcStatus::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients");
     let [source, _] = definition.def.as_slice() else { return Err(other()) };
     match Op::decode(source.as_slice()).map_err(|_| other())?.op {
         Some(op::Op::Source(source)) => source.identifier.strip_prefix(RESULT).map(str::to_string).ok_or_else(other),

@@ -6,18 +6,18 @@
 
 use super::attributes::{self, Attributes};
 use super::exporters::{self, is_image};
-use super::grpc::{Code, Status};
+use super::grpc::{Code, GrpcStatus};
 use super::inputs::{self, Inputs};
 use super::lender::{SessionLender, SessionLogins};
-use super::progress::Progress;
+use super::progress::SolveProgress;
 use super::session::{self, Session};
 use super::sources;
 use super::subrequests::Subrequest;
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
-use crate::image::build::dockerfile::Malformed;
+use crate::image::build::dockerfile::MalformedDockerfile;
 use crate::image::build::solve::Built;
-use crate::image::build::{GivenDockerfile, Place, Report};
+use crate::image::build::{BuildReport, DockerfileLine, GivenDockerfile};
 use crate::image::credentials::Logins;
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::result::Result as Returned;
@@ -39,12 +39,12 @@ const KNOWN_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of a Dockerfile that an error shows.
 const MAX_SHOWN: usize = 16 << 10;
 
-static JOBS: LazyLock<watch::Sender<BTreeMap<String, Arc<Job>>>> = LazyLock::new(|| watch::Sender::new(BTreeMap::new()));
+static JOBS: LazyLock<watch::Sender<BTreeMap<String, Arc<SolveJob>>>> = LazyLock::new(|| watch::Sender::new(BTreeMap::new()));
 
 /// A build by its reference.
-pub(super) struct Job {
+pub(super) struct SolveJob {
     pub reference: String,
-    pub progress: Progress,
+    pub progress: SolveProgress,
     session: String,
     exporters: Vec<Exporter>,
     entitlements: Vec<String>,
@@ -52,12 +52,12 @@ pub(super) struct Job {
     /// The images that were built, by the ids that the client has for them.
     built: Mutex<HashMap<String, Built>>,
     /// What the client has made of its results: one of those images, or none.
-    returned: watch::Sender<Option<Result<Option<String>, Status>>>,
+    returned: watch::Sender<Option<Result<Option<String>, GrpcStatus>>>,
     ended: watch::Sender<bool>,
 }
 
 /// A build's registration, which ends with the call that has made it.
-struct Registered(Arc<Job>);
+struct Registered(Arc<SolveJob>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
@@ -75,8 +75,8 @@ impl Drop for Registered {
 ///
 /// # Errors
 /// When there is none, and none comes.
-pub(super) async fn find(reference: &str) -> Result<Arc<Job>, Status> {
-    let missing = || Status::new(Code::NotFound, format!("no such build: {reference}"));
+pub(super) async fn find(reference: &str) -> Result<Arc<SolveJob>, GrpcStatus> {
+    let missing = || GrpcStatus::new(Code::NotFound, format!("no such build: {reference}"));
     if reference.is_empty() {
         return Err(missing());
     }
@@ -90,7 +90,7 @@ pub(super) async fn find(reference: &str) -> Result<Arc<Job>, Status> {
 ///
 /// # Errors
 /// The build's, or why there can be none.
-pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result<HashMap<String, String>, Status> {
+pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result<HashMap<String, String>, GrpcStatus> {
     // It is known before it is refused: its client asks for its progress at the same time.
     let job = register(&request)?;
     let job = &job.0;
@@ -117,38 +117,38 @@ pub(super) fn has_graph(definition: &Definition) -> bool {
 ///
 /// # Errors
 /// Where there is one.
-pub(super) fn refuse_graphs(definition: Option<&Definition>) -> Result<(), Status> {
+pub(super) fn refuse_graphs(definition: Option<&Definition>) -> Result<(), GrpcStatus> {
     if definition.is_some_and(has_graph) {
-        return Err(Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients"));
+        return Err(GrpcStatus::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients"));
     }
     Ok(())
 }
 
 /// Refuses what is not there.
-fn check(request: &SolveRequest) -> Result<(), Status> {
+fn check(request: &SolveRequest) -> Result<(), GrpcStatus> {
     refuse_graphs(request.definition.as_ref())?;
     for export in request.cache.iter().flat_map(|cache| &cache.exports) {
         if export.r#type != "inline" {
             let message = format!("wharf exports no cache of type {}: use `type=inline`", export.r#type);
-            return Err(Status::new(Code::Unimplemented, message));
+            return Err(GrpcStatus::new(Code::Unimplemented, message));
         }
     }
     Ok(())
 }
 
-fn register(request: &SolveRequest) -> Result<Registered, Status> {
+fn register(request: &SolveRequest) -> Result<Registered, GrpcStatus> {
     let reference = request.r#ref.clone();
     if reference.is_empty() || reference.len() > MAX_REFERENCE {
-        return Err(Status::new(Code::InvalidArgument, "the build has no reference"));
+        return Err(GrpcStatus::new(Code::InvalidArgument, "the build has no reference"));
     }
     let exporters = match request.exporters.as_slice() {
         [] if request.exporter_deprecated.is_empty() => Vec::new(),
         [] => vec![Exporter { r#type: request.exporter_deprecated.clone(), attrs: request.exporter_attrs_deprecated.clone() }],
         exporters => exporters.to_vec(),
     };
-    let job = Arc::new(Job {
+    let job = Arc::new(SolveJob {
         reference: reference.clone(),
-        progress: Progress::default(),
+        progress: SolveProgress::default(),
         session: request.session.clone(),
         exporters,
         entitlements: request.entitlements.clone(),
@@ -160,9 +160,9 @@ fn register(request: &SolveRequest) -> Result<Registered, Status> {
     let mut refused = None;
     JOBS.send_if_modified(|jobs| {
         if jobs.contains_key(&reference) {
-            refused = Some(Status::new(Code::AlreadyExists, format!("there is a build {reference} already")));
+            refused = Some(GrpcStatus::new(Code::AlreadyExists, format!("there is a build {reference} already")));
         } else if jobs.len() >= MAX_JOBS {
-            refused = Some(Status::new(Code::ResourceExhausted, "too many builds at once: try it again later"));
+            refused = Some(GrpcStatus::new(Code::ResourceExhausted, "too many builds at once: try it again later"));
         } else {
             jobs.insert(reference, job.clone());
         }
@@ -172,13 +172,13 @@ fn register(request: &SolveRequest) -> Result<Registered, Status> {
 }
 
 /// The result of a build, whichever it was.
-fn result_of_any(id: &str) -> Result<Built, Status> {
-    let jobs: Vec<Arc<Job>> = JOBS.borrow().values().cloned().collect();
-    let missing = || Status::new(Code::NotFound, format!("no such result: {id}: its build has ended"));
+fn result_of_any(id: &str) -> Result<Built, GrpcStatus> {
+    let jobs: Vec<Arc<SolveJob>> = JOBS.borrow().values().cloned().collect();
+    let missing = || GrpcStatus::new(Code::NotFound, format!("no such result: {id}: its build has ended"));
     jobs.iter().find_map(|job| job.find_built(id).ok()).ok_or_else(missing)
 }
 
-impl Job {
+impl SolveJob {
     /// Comes back when the build has ended, or was given up.
     async fn ended(&self) {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
@@ -194,15 +194,15 @@ impl Job {
         frontend: &str,
         attributes: &Attributes,
         inputs: &Inputs,
-    ) -> Result<String, Status> {
+    ) -> Result<String, GrpcStatus> {
         tokio::select! {
             built = self.build_image(engine, frontend, attributes, inputs) => {
-                let built = built.map_err(Status::without_code)?;
-                let id = crate::random::hex::<12>().map_err(Status::internal)?;
+                let built = built.map_err(GrpcStatus::without_code)?;
+                let id = crate::random::hex::<12>().map_err(GrpcStatus::internal)?;
                 self.built.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), built);
                 Ok(id)
             }
-            () = self.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
+            () = self.ended() => Err(GrpcStatus::new(Code::Cancelled, "context canceled")),
         }
     }
 
@@ -215,15 +215,15 @@ impl Job {
         engine: &Arc<Engine>,
         subrequest: Subrequest,
         attributes: &Attributes,
-    ) -> Result<HashMap<String, Vec<u8>>, Status> {
+    ) -> Result<HashMap<String, Vec<u8>>, GrpcStatus> {
         let answered = async {
             let store = &engine.images.store;
             let given = match subrequest {
                 Subrequest::Describe => GivenDockerfile::default(),
                 _ => sources::dockerfile_alone(self, store, attributes).await?,
             };
-            let failed = |wrong: Malformed| {
-                let place = Place {
+            let failed = |wrong: MalformedDockerfile| {
+                let place = DockerfileLine {
                     shown: given.shown.clone(),
                     source: given.text.clone(),
                     line: wrong.line,
@@ -235,8 +235,8 @@ impl Job {
             subrequest.answer(&given, attributes, store).map_err(failed)
         };
         tokio::select! {
-            answered = answered => answered.map_err(Status::without_code),
-            () = self.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
+            answered = answered => answered.map_err(GrpcStatus::without_code),
+            () = self.ended() => Err(GrpcStatus::new(Code::Cancelled, "context canceled")),
         }
     }
 
@@ -246,12 +246,12 @@ impl Job {
         frontend: &str,
         attributes: &Attributes,
         inputs: &Inputs,
-    ) -> Result<Built, Status> {
+    ) -> Result<Built, GrpcStatus> {
         attributes::check_frontend(frontend, attributes)?;
         let (mut request, files) = attributes::read(attributes)?;
         for (name, key) in &files.inputs {
             let missing =
-                || Status::new(Code::InvalidArgument, format!("the context `{name}` is input:{key}, which did not come"));
+                || GrpcStatus::new(Code::InvalidArgument, format!("the context `{name}` is input:{key}, which did not come"));
             let result = inputs::result_of(inputs.get(key).ok_or_else(missing)?)?;
             request.built.insert(name.clone(), result_of_any(&result)?.manifest);
         }
@@ -265,7 +265,7 @@ impl Job {
         request.lender = Some(Arc::new(SessionLender::new(session.clone(), engine.images.store.clone())));
         let logins = Logins::Asked(Arc::new(SessionLogins { session, runtime: tokio::runtime::Handle::current() }));
         let fetched = sources::fetch(self, &engine.images.store, files, attributes, &mut request).await?;
-        let report: Report = {
+        let report: BuildReport = {
             // Whoever reports after the end of the call reports to nobody.
             let jobs = JOBS.borrow().get(&self.reference).cloned();
             Arc::new(move |event| jobs.iter().for_each(|job| job.progress.event(&job.reference, event.clone())))
@@ -276,7 +276,7 @@ impl Job {
     }
 
     /// The session of a directory of the client: another than the build's, where several builds share one.
-    pub async fn session(&self, attributes: &Attributes, directory: &str) -> Result<Arc<Session>, Status> {
+    pub async fn session(&self, attributes: &Attributes, directory: &str) -> Result<Arc<Session>, GrpcStatus> {
         session::find(attributes.get(&format!("local-sessionid:{directory}")).unwrap_or(&self.session)).await
     }
 
@@ -284,20 +284,20 @@ impl Job {
     ///
     /// # Errors
     /// When it has ended.
-    pub async fn own_session(&self) -> Result<Arc<Session>, Status> {
+    pub async fn own_session(&self) -> Result<Arc<Session>, GrpcStatus> {
         session::find(&self.session).await
     }
 
-    fn find_built(&self, id: &str) -> Result<Built, Status> {
+    fn find_built(&self, id: &str) -> Result<Built, GrpcStatus> {
         let built = self.built.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        built.ok_or_else(|| Status::new(Code::NotFound, format!("no such result: {id}")))
+        built.ok_or_else(|| GrpcStatus::new(Code::NotFound, format!("no such result: {id}")))
     }
 
     /// Whether the client has such a result.
     ///
     /// # Errors
     /// When it has not.
-    pub fn check_built(&self, id: &str) -> Result<(), Status> {
+    pub fn check_built(&self, id: &str) -> Result<(), GrpcStatus> {
         if id.is_empty() { Ok(()) } else { self.find_built(id).map(drop) }
     }
 
@@ -305,8 +305,8 @@ impl Job {
     ///
     /// # Errors
     /// When it names more than one.
-    pub fn take_returned(&self, returned: Result<Option<Returned>, Status>) -> Result<(), Status> {
-        let several = || Status::new(Code::Unimplemented, "wharf exports one result of a build");
+    pub fn take_returned(&self, returned: Result<Option<Returned>, GrpcStatus>) -> Result<(), GrpcStatus> {
+        let several = || GrpcStatus::new(Code::Unimplemented, "wharf exports one result of a build");
         let one = |ids: Vec<String>| if ids.len() > 1 { Err(several()) } else { Ok(ids.into_iter().next()) };
         let id = match returned {
             Err(status) => Err(status),
@@ -322,16 +322,16 @@ impl Job {
 
     /// A build's error as BuildKit's clients show it: in its words for a command that has failed, and with the lines of the
     /// Dockerfile around it.
-    pub fn status_of(&self, error: EngineError) -> Status {
+    pub fn status_of(&self, error: EngineError) -> GrpcStatus {
         let EngineError::Image(ImageError::Dockerfile { place, .. }) = &error else {
-            return Status::new(Code::Unknown, error.to_string());
+            return GrpcStatus::new(Code::Unknown, error.to_string());
         };
         Self::status_at(place, self.progress.returned().unwrap_or_else(|| place.message()))
     }
 
     /// An error with the lines of the Dockerfile that it is about.
-    fn status_at(place: &Place, message: String) -> Status {
-        let mut status = Status::new(Code::Unknown, message);
+    fn status_at(place: &DockerfileLine, message: String) -> GrpcStatus {
+        let mut status = GrpcStatus::new(Code::Unknown, message);
         if place.source.len() <= MAX_SHOWN {
             let range = json!({"start": {"line": place.line}, "end": {"line": place.line}});
             let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &place.source);

@@ -1,11 +1,11 @@
 //! What a build's steps and its registries ask the client for: secrets, SSH agents, logins.
 
-use super::grpc::{Code, Metadata, Status};
+use super::grpc::{Code, GrpcStatus, Metadata};
 use super::session::Session;
 use crate::image::ImageError;
 use crate::image::build::{Later, Lender};
 use crate::image::credentials::{Asked, Login, encode};
-use crate::image::store::{Draft, Store};
+use crate::image::store::{LayerDraft, Store};
 use crate::sys::socket::short_name;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
@@ -44,7 +44,7 @@ pub(super) struct SessionLender {
 struct Agent {
     socket: PathBuf,
     /// Holds the socket.
-    _draft: Draft,
+    _draft: LayerDraft,
     _serving: JoinSet<()>,
 }
 
@@ -54,7 +54,7 @@ impl std::fmt::Debug for SessionLender {
     }
 }
 
-fn failed(status: &Status) -> ImageError {
+fn failed(status: &GrpcStatus) -> ImageError {
     ImageError::Build(status.to_string())
 }
 
@@ -127,10 +127,10 @@ async fn serve(listener: UnixListener, session: Arc<Session>, id: String) {
     }
 }
 
-async fn forward(mut stream: UnixStream, session: &Session, id: &str) -> Result<(), Status> {
+async fn forward(mut stream: UnixStream, session: &Session, id: &str) -> Result<(), GrpcStatus> {
     let metadata: Metadata = match HeaderValue::from_str(id) {
         Ok(id) => vec![(HeaderName::from_static("buildkit.ssh.id"), vec![id])],
-        Err(_) => return Err(Status::new(Code::InvalidArgument, "its id cannot be sent")),
+        Err(_) => return Err(GrpcStatus::new(Code::InvalidArgument, "its id cannot be sent")),
     };
     let (sender, outgoing) = mpsc::channel(4);
     let answered = session.channel.stream(FORWARD_AGENT, metadata, outgoing);

@@ -19,7 +19,7 @@ mod session;
 mod sources;
 mod subrequests;
 
-use super::connections::Counted;
+use super::connections::ConnectionCounter;
 use super::hijack;
 use super::reply::{self, Reply};
 use crate::engine::{Engine, EngineError};
@@ -50,10 +50,10 @@ pub(super) fn upgrade(engine: Arc<Engine>, mut request: Request<Incoming>) -> Re
     let is_session = request.uri().path().ends_with("/session");
     let offer = is_session.then(|| session::Offer::of(request.headers())).transpose().map_err(EngineError::Invalid)?;
     // An engine that serves such a connection is not idle.
-    let counted = request.extensions_mut().remove::<Counted>();
+    let counted = request.extensions_mut().remove::<ConnectionCounter>();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let _held = (permit, counted.map(Counted::hold));
+        let _held = (permit, counted.map(ConnectionCounter::hold));
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded.downcast::<TokioIo<UnixStream>>(),
             Err(error) => return tracing::debug!("a connection was not upgraded: {error}"),

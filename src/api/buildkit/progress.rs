@@ -1,6 +1,6 @@
 //! A build's events as BuildKit's clients show them: vertices with their times, lines of output, warnings.
 
-use crate::image::build::Event;
+use crate::image::build::BuildEvent;
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use std::collections::{HashMap, VecDeque};
@@ -26,13 +26,13 @@ const STDOUT: i64 = 1;
 
 /// What has happened and was not read yet.
 #[derive(Default)]
-pub(super) struct Progress {
-    state: Mutex<State>,
+pub(super) struct SolveProgress {
+    state: Mutex<ProgressState>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct ProgressState {
     pending: StatusResponse,
     bytes: usize,
     /// What was left out of the steps that run.
@@ -78,7 +78,7 @@ impl Clipped {
     }
 }
 
-impl State {
+impl ProgressState {
     fn log(&mut self, vertex: &str, text: &[u8]) {
         let now = now();
         let nanos = |time: &Option<Timestamp>| time.as_ref().map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
@@ -125,7 +125,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for ProgressState {
     fn drop(&mut self) {
         OF_ALL.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -136,8 +136,8 @@ pub(super) fn now() -> Option<Timestamp> {
     Some(Timestamp { seconds: now.as_second(), nanos: now.subsec_nanosecond() })
 }
 
-impl Progress {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SolveProgress {
+    fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -175,10 +175,10 @@ impl Progress {
     }
 
     /// A vertex that begins: its digest is the sha256 of `key`.
-    pub fn begin(&self, key: &str, name: &str) -> Step<'_> {
+    pub fn begin(&self, key: &str, name: &str) -> ProgressStep<'_> {
         let digest = digest_of(key);
         self.begin_vertex(digest.clone(), name);
-        Step { progress: self, digest, ended: false }
+        ProgressStep { progress: self, digest, ended: false }
     }
 
     fn begin_vertex(&self, digest: String, name: &str) {
@@ -202,28 +202,30 @@ impl Progress {
     }
 
     /// What a step of the build with this reference does.
-    pub fn event(&self, reference: &str, event: Event) {
+    pub fn event(&self, reference: &str, event: BuildEvent) {
         let digest = |id: u32| digest_of(&format!("{reference}/{id}"));
         match event {
-            Event::Step { id, name } => self.begin_vertex(digest(id), &name),
-            Event::Cached { id } => self.end_vertex(&digest(id), true, String::new()),
-            Event::Done { id, .. } => self.end_vertex(&digest(id), false, String::new()),
-            Event::Failed { id, why } => {
+            BuildEvent::Step { id, name } => self.begin_vertex(digest(id), &name),
+            BuildEvent::Cached { id } => self.end_vertex(&digest(id), true, String::new()),
+            BuildEvent::Done { id, .. } => self.end_vertex(&digest(id), false, String::new()),
+            BuildEvent::Failed { id, why } => {
                 let digest = digest(id);
                 let returned = self.state().returned.clone().filter(|(vertex, _)| *vertex == digest);
                 let why = if why.is_empty() { "it has failed".into() } else { why };
                 self.end_vertex(&digest, false, returned.map_or(why, |(_, words)| words));
             }
-            Event::Output { id, line } => {
+            BuildEvent::Output { id, line } => {
                 self.state().output(&digest(id), &line);
                 self.changed.notify_one();
             }
-            Event::Warning(text) => self.warn(VertexWarning { level: 1, short: text.into_bytes(), ..VertexWarning::default() }),
-            Event::Returned { id, command, code } => {
+            BuildEvent::Warning(text) => {
+                self.warn(VertexWarning { level: 1, short: text.into_bytes(), ..VertexWarning::default() })
+            }
+            BuildEvent::Returned { id, command, code } => {
                 let words = format!("process \"{command}\" did not complete successfully: exit code: {code}");
                 self.state().returned = Some((digest(id), words));
             }
-            Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Built { .. } => {}
+            BuildEvent::Instruction { .. } | BuildEvent::InstructionDone { .. } | BuildEvent::Built { .. } => {}
         }
     }
 
@@ -251,13 +253,13 @@ fn digest_of(key: &str) -> String {
 }
 
 /// A vertex of what is done around the Dockerfile's steps. Dropped before its end, it was cancelled.
-pub(super) struct Step<'a> {
-    progress: &'a Progress,
+pub(super) struct ProgressStep<'a> {
+    progress: &'a SolveProgress,
     digest: String,
     ended: bool,
 }
 
-impl Step<'_> {
+impl ProgressStep<'_> {
     /// A line below the vertex of what has been done.
     pub fn status(&self, name: &str) {
         let time = now();
@@ -294,7 +296,7 @@ impl Step<'_> {
     }
 }
 
-impl Drop for Step<'_> {
+impl Drop for ProgressStep<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.progress.end_vertex(&self.digest, false, "context canceled".into());
@@ -312,9 +314,9 @@ mod tests {
 
     #[tokio::test]
     async fn output_that_nobody_reads_is_bounded() {
-        let progress = Progress::default();
-        let output = |line: String| progress.event("r", Event::Output { id: 1, line });
-        progress.event("r", Event::Step { id: 1, name: "RUN yes".into() });
+        let progress = SolveProgress::default();
+        let output = |line: String| progress.event("r", BuildEvent::Output { id: 1, line });
+        progress.event("r", BuildEvent::Step { id: 1, name: "RUN yes".into() });
         (0..100_000).for_each(|n| output(format!("{n:0>100}")));
         let first = progress.next().await.expect("events");
         let bytes: usize = first.logs.iter().map(|log| log.msg.len() + LINE).sum();
@@ -332,10 +334,10 @@ mod tests {
         (0..100_000).for_each(|n| output(format!("{n:0>100}")));
         output("the reason".into());
         let why = "ended with exit code 3".to_string();
-        progress.event("r", Event::Returned { id: 1, command: "c".into(), code: 3 });
-        progress.event("r", Event::Failed { id: 1, why });
-        progress.event("r", Event::Step { id: 2, name: "COPY".into() });
-        progress.event("r", Event::Failed { id: 2, why: "no such file".into() });
+        progress.event("r", BuildEvent::Returned { id: 1, command: "c".into(), code: 3 });
+        progress.event("r", BuildEvent::Failed { id: 1, why });
+        progress.event("r", BuildEvent::Step { id: 2, name: "COPY".into() });
+        progress.event("r", BuildEvent::Failed { id: 2, why: "no such file".into() });
         progress.end();
         let last = progress.next().await.expect("the end");
         assert!(text(&last).ends_with("the reason\n") && text(&last).contains("[output clipped: "));

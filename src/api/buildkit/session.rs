@@ -2,7 +2,7 @@
 //!
 //! A session that several builds share comes as a call instead (`Control.Session`): its bytes are the messages of that call.
 
-use super::grpc::{Channel, Code, Messages, Status};
+use super::grpc::{Channel, Code, GrpcStatus, Messages};
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use hyper::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -89,13 +89,13 @@ pub(super) async fn serve(offer: Offer, stream: impl AsyncRead + AsyncWrite + Un
     if !is_new {
         return Err(format!("session {id} already exists"));
     }
-    let _registered = Registered(id);
+    let _registered = RegisteredSession(id);
     drop(session);
     connection.await.map_err(|e| e.to_string())
 }
 
 /// Keeps a session whose connection is the messages of a call. Either ends the other.
-pub(super) fn serve_call(offer: Offer, incoming: Messages) -> mpsc::Receiver<Result<BytesMessage, Status>> {
+pub(super) fn serve_call(offer: Offer, incoming: Messages) -> mpsc::Receiver<Result<BytesMessage, GrpcStatus>> {
     let (sender, receiver) = mpsc::channel(1);
     let (ours, theirs) = tokio::io::duplex(CARRIED);
     tokio::spawn(async move {
@@ -106,7 +106,7 @@ pub(super) fn serve_call(offer: Offer, incoming: Messages) -> mpsc::Receiver<Res
         };
         if let Err(why) = ended {
             tracing::debug!("session {id}: {why}");
-            let _ = sender.send(Err(Status::new(Code::Unavailable, why))).await;
+            let _ = sender.send(Err(GrpcStatus::new(Code::Unavailable, why))).await;
         }
     });
     receiver
@@ -116,7 +116,7 @@ pub(super) fn serve_call(offer: Offer, incoming: Messages) -> mpsc::Receiver<Res
 async fn carry(
     stream: DuplexStream,
     mut incoming: Messages,
-    outgoing: &mpsc::Sender<Result<BytesMessage, Status>>,
+    outgoing: &mpsc::Sender<Result<BytesMessage, GrpcStatus>>,
 ) -> Result<(), String> {
     let (mut from, mut to) = tokio::io::split(stream);
     let down = async {
@@ -142,9 +142,9 @@ async fn carry(
 }
 
 /// The entry of a session, which ends with its connection.
-struct Registered(String);
+struct RegisteredSession(String);
 
-impl Drop for Registered {
+impl Drop for RegisteredSession {
     fn drop(&mut self) {
         SESSIONS.send_modify(|sessions| drop(sessions.remove(&self.0)));
     }
@@ -154,8 +154,9 @@ impl Drop for Registered {
 ///
 /// # Errors
 /// When there is none, and none comes.
-pub(super) async fn find(id: &str) -> Result<Arc<Session>, Status> {
-    let missing = || Status::new(Code::NotFound, format!("no active session for {id}: the client has left, or has opened none"));
+pub(super) async fn find(id: &str) -> Result<Arc<Session>, GrpcStatus> {
+    let missing =
+        || GrpcStatus::new(Code::NotFound, format!("no active session for {id}: the client has left, or has opened none"));
     if id.is_empty() {
         return Err(missing());
     }

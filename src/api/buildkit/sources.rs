@@ -2,16 +2,16 @@
 
 use super::attributes::{self, Attributes, Files, Source};
 use super::filesync::{self, Selection};
-use super::grpc::{Code, Status};
-use super::jobs::Job;
-use super::progress::Step;
+use super::grpc::{Code, GrpcStatus};
+use super::jobs::SolveJob;
+use super::progress::ProgressStep;
 use super::session::Session;
 use crate::engine::EngineError;
 use crate::image::build::files::Tree;
 use crate::image::build::lint::{self, Checks};
-use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore, solve};
+use crate::image::build::{BuildRequest, GivenDockerfile, dockerfile, ignore, solve};
 use crate::image::chunks::ChunkReader;
-use crate::image::store::{Draft, Passing, Store};
+use crate::image::store::{LayerDraft, Passing, Store};
 use crate::image::{compression, unpack};
 use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
@@ -37,12 +37,12 @@ pub(super) struct Fetched {
 /// # Errors
 /// When the client does not have them, or leaves.
 pub(super) async fn fetch(
-    job: &Job,
+    job: &SolveJob,
     store: &Arc<Store>,
     files: Files,
     attributes: &Attributes,
-    request: &mut Request,
-) -> Result<Fetched, Status> {
+    request: &mut BuildRequest,
+) -> Result<Fetched, GrpcStatus> {
     let mut drafts = Vec::new();
     let mut ignored = None;
     if let Some(directory) = &files.dockerfile {
@@ -56,12 +56,12 @@ pub(super) async fn fetch(
     match &files.context {
         Source::Git(url) => request.git = Some(url.clone()),
         Source::Upload(id) => {
-            let draft = Passing::new(store.draft().map_err(Status::internal)?);
+            let draft = Passing::new(store.draft().map_err(GrpcStatus::internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load remote build context");
             let session = job.own_session().await?;
             step.result(upload(&session, id, draft.diff()).await)?;
             if request.given.is_none() {
-                let tree = Tree::directory(&draft.diff()).map_err(Status::internal)?;
+                let tree = Tree::directory(&draft.diff()).map_err(GrpcStatus::internal)?;
                 let text = optional(&tree, &files.filename, dockerfile::MAX_FILE)?;
                 text.as_deref().and_then(attributes::syntax).map_or(Ok(()), attributes::check_syntax)?;
             }
@@ -74,7 +74,7 @@ pub(super) async fn fetch(
                 None => load_ignored(job, store, directory, attributes).await?,
             };
             let selection = Selection { exclude: ignore::lines(&ignored), ..Selection::default() };
-            let draft = Passing::new(store.draft().map_err(Status::internal)?);
+            let draft = Passing::new(store.draft().map_err(GrpcStatus::internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load build context");
             let session = job.session(attributes, directory).await;
             let received = match session {
@@ -93,7 +93,7 @@ pub(super) async fn fetch(
         }
     }
     for (name, directory) in &files.contexts {
-        let draft = Passing::new(store.draft().map_err(Status::internal)?);
+        let draft = Passing::new(store.draft().map_err(GrpcStatus::internal)?);
         let step =
             job.progress.begin(&format!("{}/context/{name}", job.reference), &format!("[context {name}] load from client"));
         let session = job.session(attributes, directory).await?;
@@ -105,9 +105,9 @@ pub(super) async fn fetch(
 }
 
 /// Unpacks an archive that the client uploads.
-async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), Status> {
+async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), GrpcStatus> {
     const METHOD: &str = "/moby.upload.v1.Upload/Pull";
-    let value = |text: &str| HeaderValue::from_str(text).map_err(Status::internal);
+    let value = |text: &str| HeaderValue::from_str(text).map_err(GrpcStatus::internal);
     let metadata = vec![
         (HeaderName::from_static("urlpath"), vec![value(&format!("/{id}"))?]),
         (HeaderName::from_static("urlhost"), vec![value("buildkit-session")?]),
@@ -128,38 +128,38 @@ async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), Status
         }
         Ok(())
     };
-    let sent: Result<(), Status> = pump.await;
+    let sent: Result<(), GrpcStatus> = pump.await;
     if let Err(status) = &sent {
         let _ = chunks.send(Err(io::Error::other(status.to_string()))).await;
     }
     drop(chunks);
-    let unpacked = unpacking.await.map_err(Status::internal)?;
+    let unpacked = unpacking.await.map_err(GrpcStatus::internal)?;
     sent?;
-    unpacked.map_err(|why| Status::new(Code::InvalidArgument, format!("the build context: {why}")))
+    unpacked.map_err(|why| GrpcStatus::new(Code::InvalidArgument, format!("the build context: {why}")))
 }
 
 /// Some files of a client's directory.
 async fn load(
-    job: &Job,
+    job: &SolveJob,
     store: &Arc<Store>,
     directory: &str,
     names: Vec<String>,
     attributes: &Attributes,
-) -> Result<(Draft, Tree), Status> {
-    let draft = store.draft().map_err(Status::internal)?;
+) -> Result<(LayerDraft, Tree), GrpcStatus> {
+    let draft = store.draft().map_err(GrpcStatus::internal)?;
     let session = job.session(attributes, directory).await?;
     let selection = Selection { follow: names, ..Selection::default() };
     filesync::receive(&session, directory, &selection, draft.diff()).await?;
-    let tree = Tree::directory(&draft.diff()).map_err(Status::internal)?;
+    let tree = Tree::directory(&draft.diff()).map_err(GrpcStatus::internal)?;
     Ok((draft, tree))
 }
 
 /// A text that may be missing.
-fn optional(tree: &Tree, name: &str, limit: u64) -> Result<Option<String>, Status> {
+fn optional(tree: &Tree, name: &str, limit: u64) -> Result<Option<String>, GrpcStatus> {
     match tree.read_text(Path::new(name), limit) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Status::new(Code::InvalidArgument, format!("{name} cannot be read: {error}"))),
+        Err(error) => Err(GrpcStatus::new(Code::InvalidArgument, format!("{name} cannot be read: {error}"))),
     }
 }
 
@@ -167,22 +167,26 @@ fn optional(tree: &Tree, name: &str, limit: u64) -> Result<Option<String>, Statu
 ///
 /// # Errors
 /// When there is none; of other sources it would have to be fetched with all else.
-pub(super) async fn dockerfile_alone(job: &Job, store: &Arc<Store>, attributes: &Attributes) -> Result<GivenDockerfile, Status> {
-    let files = attributes::files(attributes, &mut Request::default())?;
+pub(super) async fn dockerfile_alone(
+    job: &SolveJob,
+    store: &Arc<Store>,
+    attributes: &Attributes,
+) -> Result<GivenDockerfile, GrpcStatus> {
+    let files = attributes::files(attributes, &mut BuildRequest::default())?;
     let Some(directory) = &files.dockerfile else {
         let message = "wharf checks Dockerfiles of a directory of the client: give the repository as a directory, or the Dockerfile with `-f`";
-        return Err(Status::new(Code::Unimplemented, message));
+        return Err(GrpcStatus::new(Code::Unimplemented, message));
     };
     load_dockerfile(job, store, directory, &files.filename, attributes).await
 }
 
 async fn load_dockerfile(
-    job: &Job,
+    job: &SolveJob,
     store: &Arc<Store>,
     directory: &str,
     filename: &str,
     attributes: &Attributes,
-) -> Result<GivenDockerfile, Status> {
+) -> Result<GivenDockerfile, GrpcStatus> {
     let step = job
         .progress
         .begin(&format!("{}/dockerfile", job.reference), &format!("[internal] load build definition from {filename}"));
@@ -191,12 +195,12 @@ async fn load_dockerfile(
         let (_draft, tree) = load(job, store, directory, vec![filename.to_string(), own.clone()], attributes).await?;
         let text = optional(&tree, filename, dockerfile::MAX_FILE)?;
         let missing =
-            || Status::new(Code::NotFound, format!("failed to read dockerfile: open {filename}: no such file or directory"));
+            || GrpcStatus::new(Code::NotFound, format!("failed to read dockerfile: open {filename}: no such file or directory"));
         let text = text.ok_or_else(missing)?;
         attributes::syntax(&text).map_or(Ok(()), attributes::check_syntax)?;
         Ok(GivenDockerfile { text, shown: filename.to_string(), ignored: optional(&tree, &own, ignore::MAX_FILE)? })
     };
-    let loaded: Result<GivenDockerfile, Status> = loaded.await;
+    let loaded: Result<GivenDockerfile, GrpcStatus> = loaded.await;
     if let Ok(given) = &loaded {
         step.status(&format!("transferring dockerfile: {}B", given.text.len()));
         if !attributes.contains_key("requestid") {
@@ -207,7 +211,7 @@ async fn load_dockerfile(
 }
 
 /// What the checks of a Dockerfile find, on the vertex that has loaded it. What is wrong with it is said by the build.
-fn warn(step: &Step<'_>, store: &Store, given: &GivenDockerfile, attributes: &Attributes) {
+fn warn(step: &ProgressStep<'_>, store: &Store, given: &GivenDockerfile, attributes: &Attributes) {
     let Ok(file) = dockerfile::parse(&given.text) else { return };
     let Ok(checks) = Checks::of(&file, &attributes::below(attributes, "build-arg:")) else { return };
     let info = SourceInfo {
@@ -231,12 +235,17 @@ fn warn(step: &Step<'_>, store: &Store, given: &GivenDockerfile, attributes: &At
 }
 
 /// The `.dockerignore` of a context.
-async fn load_ignored(job: &Job, store: &Arc<Store>, directory: &str, attributes: &Attributes) -> Result<String, Status> {
+async fn load_ignored(
+    job: &SolveJob,
+    store: &Arc<Store>,
+    directory: &str,
+    attributes: &Attributes,
+) -> Result<String, GrpcStatus> {
     const NAME: &str = ".dockerignore";
     let step = job.progress.begin(&format!("{}/dockerignore", job.reference), "[internal] load .dockerignore");
     let loaded = async {
         let (_draft, tree) = load(job, store, directory, vec![NAME.to_string()], attributes).await?;
-        Ok::<_, Status>(optional(&tree, NAME, ignore::MAX_FILE)?.unwrap_or_default())
+        Ok::<_, GrpcStatus>(optional(&tree, NAME, ignore::MAX_FILE)?.unwrap_or_default())
     };
     step.result(loaded.await)
 }

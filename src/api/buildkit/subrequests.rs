@@ -1,9 +1,9 @@
 //! Questions about a Dockerfile that build nothing: `docker build --check` and `--call`, by the frontend's subrequests.
 
 use super::attributes::{Attributes, below};
-use super::grpc::{Code, Status};
+use super::grpc::{Code, GrpcStatus};
 use crate::image::Store;
-use crate::image::build::dockerfile::{self, Malformed};
+use crate::image::build::dockerfile::{self, MalformedDockerfile};
 use crate::image::build::lint::{self, Checks};
 use crate::image::build::stages::{self, Stages};
 use crate::image::build::{GivenDockerfile, outline};
@@ -29,7 +29,7 @@ impl Subrequest {
     ///
     /// # Errors
     /// Another question.
-    pub fn of(attributes: &Attributes) -> Result<Option<Self>, Status> {
+    pub fn of(attributes: &Attributes) -> Result<Option<Self>, GrpcStatus> {
         let id = attributes.get("requestid").map_or("", String::as_str);
         Ok(Some(match id {
             "" => return Ok(None),
@@ -40,7 +40,7 @@ impl Subrequest {
             other => {
                 let message =
                     format!("unsupported request {other}: wharf answers frontend.lint, frontend.outline and frontend.targets");
-                return Err(Status::new(Code::Unimplemented, message));
+                return Err(GrpcStatus::new(Code::Unimplemented, message));
             }
         }))
     }
@@ -54,7 +54,7 @@ impl Subrequest {
         given: &GivenDockerfile,
         attributes: &Attributes,
         store: &Store,
-    ) -> Result<HashMap<String, Vec<u8>>, Malformed> {
+    ) -> Result<HashMap<String, Vec<u8>>, MalformedDockerfile> {
         let (result, code) = match self {
             Subrequest::Describe => (describe(), None),
             Subrequest::Lint => {
@@ -135,16 +135,16 @@ fn lint(given: &GivenDockerfile, attributes: &Attributes, store: &Store) -> Valu
     result
 }
 
-fn read(given: &GivenDockerfile) -> Result<Stages, Malformed> {
+fn read(given: &GivenDockerfile) -> Result<Stages, MalformedDockerfile> {
     stages::split(dockerfile::parse(&given.text)?)
 }
 
-fn outline_of(given: &GivenDockerfile, attributes: &Attributes) -> Result<Value, Malformed> {
+fn outline_of(given: &GivenDockerfile, attributes: &Attributes) -> Result<Value, MalformedDockerfile> {
     let stages = read(given)?;
     let target = attributes.get("target").filter(|target| !target.is_empty());
     let at = match target {
         Some(name) => {
-            stages.find(name).ok_or_else(|| Malformed::new(1, format!("target stage \"{name}\" could not be found")))?
+            stages.find(name).ok_or_else(|| MalformedDockerfile::new(1, format!("target stage \"{name}\" could not be found")))?
         }
         None => stages.stages.len() - 1,
     };
@@ -189,7 +189,7 @@ fn outline_of(given: &GivenDockerfile, attributes: &Attributes) -> Result<Value,
     Ok(value)
 }
 
-fn targets(given: &GivenDockerfile) -> Result<Value, Malformed> {
+fn targets(given: &GivenDockerfile) -> Result<Value, MalformedDockerfile> {
     let stages = read(given)?;
     let last = stages.stages.len() - 1;
     let target = |(at, stage): (usize, &stages::Stage)| {

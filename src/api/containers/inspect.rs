@@ -13,14 +13,14 @@ use crate::engine::Engine;
 use crate::engine::record::{
     ContainerRecord, ContainerSpec, HealthSpec, MountKind, MountSpec, Probe, RestartPolicy, Sharing, Status,
 };
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::units::ByteSize;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use std::net::Ipv4Addr;
 
 pub(in crate::api) fn inspect(engine: &Engine, id: &str, query: &Query) -> Reply {
-    if let (Err(_), Some(unknown)) = (engine.containers.find(id), engine.state.find_unknown(Kind::Container, id)) {
+    if let (Err(_), Some(unknown)) = (engine.containers.find(id), engine.state.find_unknown(RecordKind::Container, id)) {
         let state = UnknownState { status: UNKNOWN, running: unknown.runs(), exit_code: 0 };
         let name = format!("/{}", unknown.name);
         let shown = UnknownContainer { id: unknown.id.clone(), name, state, record: unknown.record.clone() };

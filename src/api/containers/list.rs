@@ -1,10 +1,10 @@
 //! `GET /containers/json`.
 
 use super::describe::{command_line, endpoints, mounts, network_mode, ports};
-use crate::api::reply::{self, Filters, Patterns, Query, Reply};
+use crate::api::reply::{self, FilterPatterns, Filters, Query, Reply};
 use crate::api::types::{ContainerSummary, HealthSummary, SummaryHostConfig, SummaryNetworks};
 use crate::engine::record::{ContainerRecord, NetworkRecord, Status};
-use crate::engine::recovery::{Kind, Unknown};
+use crate::engine::recovery::{RecordKind, Unknown};
 use crate::engine::{Engine, EngineError};
 use crate::units::Protocol;
 use jiff::Timestamp;
@@ -33,8 +33,8 @@ pub(super) const UNKNOWN: &str = "unknown";
 /// Filters, read once.
 struct ContainerFilter<'a> {
     filters: &'a Filters,
-    names: Patterns,
-    ids: Patterns,
+    names: FilterPatterns,
+    ids: FilterPatterns,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
     exited: Vec<i32>,
@@ -60,8 +60,8 @@ impl<'a> ContainerFilter<'a> {
         };
         let ancestor = |name: &String| engine.images.find(name).map_or_else(|_| name.clone(), |(_, image)| image.id.to_string());
         Ok(ContainerFilter {
-            names: Patterns::of(filters, "name"),
-            ids: Patterns::of(filters, "id"),
+            names: FilterPatterns::of(filters, "name"),
+            ids: FilterPatterns::of(filters, "id"),
             before: moments("before")?.into_iter().min(),
             since: moments("since")?.into_iter().max(),
             exited: list("exited")
@@ -153,7 +153,7 @@ pub(in crate::api) fn list(engine: &Engine, query: &Query) -> Reply {
     values.extend(
         engine
             .state
-            .unknown(Kind::Container)
+            .unknown(RecordKind::Container)
             .iter()
             .filter(|unknown| wanted.allows_unknown(unknown, all))
             .map(|unknown| unknown_summary(unknown)),

@@ -13,7 +13,7 @@ use super::types::{ContainerCreate, ContainerCreated, ContainerUpdated, Containe
 use crate::engine::containers::signals::parse_signal;
 use crate::engine::containers::verify;
 use crate::engine::record::{ContainerRecord, Status};
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::{Container, Engine, EngineError};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -28,7 +28,7 @@ const KILLED: Duration = Duration::from_secs(10);
 pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id);
     if container.is_err() && query.flag("force") {
-        if let Some(unknown) = engine.state.find_unknown(Kind::Container, id) {
+        if let Some(unknown) = engine.state.find_unknown(RecordKind::Container, id) {
             engine.remove_unknown(&unknown).await?;
             engine.state.sync().await?;
             return reply::empty(204);

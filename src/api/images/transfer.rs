@@ -194,11 +194,11 @@ async fn push_one(
     lines: &mut ProgressLines,
 ) -> Result<(), EngineError> {
     let (progress, mut steps) = mpsc::unbounded_channel();
-    let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));
+    let report: crate::image::PullReport = Arc::new(move |step| drop(progress.send(step)));
     let (store, registry, reference, id) = (engine.images.store.clone(), registry.clone(), name.clone(), image.id.clone());
     let pushing = tokio::spawn(async move { registry.push(&store, &reference, &image, report).await });
     while let Some(step) = lines.next(&mut steps).await {
-        let crate::image::Progress::Layer { id, status, current, total } = step;
+        let crate::image::PullProgress::Layer { id, status, current, total } = step;
         lines.send(ProgressLine::layer(id, status, current, total)).await;
     }
     if lines.sender.is_closed() {

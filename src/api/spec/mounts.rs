@@ -1,4 +1,4 @@
-//! Mounts of a container: `Binds`, `Mounts`, `Tmpfs` and `Volumes`.
+//! SpecMounts of a container: `Binds`, `SpecMounts`, `Tmpfs` and `Volumes`.
 
 use super::{invalid, text};
 use crate::api::types::{ContainerCreate, Mount};
@@ -12,12 +12,12 @@ use std::path::Path;
 
 /// The mounts of a container; file systems in memory with their options.
 #[derive(Debug, Default)]
-pub(super) struct Mounts {
+pub(super) struct SpecMounts {
     pub mounts: Vec<MountSpec>,
     pub tmpfs: Vec<(String, Vec<String>)>,
 }
 
-impl Mounts {
+impl SpecMounts {
     fn has(&self, target: &str) -> bool {
         self.mounts.iter().any(|mount| mount.target == target) || self.tmpfs.iter().any(|(path, _)| path == target)
     }
@@ -31,9 +31,9 @@ impl Mounts {
     }
 }
 
-pub(super) fn of(create: &ContainerCreate) -> Result<Mounts, EngineError> {
+pub(super) fn of(create: &ContainerCreate) -> Result<SpecMounts, EngineError> {
     let host = &create.host_config;
-    let mut all = Mounts::default();
+    let mut all = SpecMounts::default();
     for (path, options) in &host.tmpfs {
         let target = target(path).ok_or_else(|| invalid(format!("invalid tmpfs option: {path}: the path must be absolute")))?;
         all.tmpfs.push((target, options.split(',').filter(|option| !option.is_empty()).map(str::to_string).collect()));
@@ -150,7 +150,7 @@ fn bind(raw: &str) -> Result<MountSpec, EngineError> {
     })
 }
 
-/// One of Docker's `Mounts`.
+/// One of Docker's `SpecMounts`.
 enum MountTargets {
     Tmpfs(String, Vec<String>),
     Other(MountSpec),
@@ -246,7 +246,7 @@ fn tmpfs_options(entry: &Mount) -> Vec<String> {
     size.into_iter().chain(mode).chain(entry.read_only.then(|| "ro".to_string())).collect()
 }
 
-/// Named volumes that `Mounts` describe: they are made with their labels and options before the container is.
+/// Named volumes that `SpecMounts` describe: they are made with their labels and options before the container is.
 pub fn volumes_to_make(create: &ContainerCreate) -> Vec<NewVolume> {
     let described = |mount: &Mount| {
         let options = mount.volume_options.as_ref()?;
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn mounts_are_read() {
-        let spec = spec_of(json!({"HostConfig": {"Mounts": [
+        let spec = spec_of(json!({"HostConfig": {"SpecMounts": [
             {"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "rslave", "NonRecursive": true,
                 "IDMapping": {"Source": "match-user", "User": "app:staff"}}},
             {"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"k": "v"}}},
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn wrong_mounts_are_refused() {
         let binds = |bind: &str| json!({"HostConfig": {"Binds": [bind]}});
-        let mount = |mount: serde_json::Value| json!({"HostConfig": {"Mounts": [mount]}});
+        let mount = |mount: serde_json::Value| json!({"HostConfig": {"SpecMounts": [mount]}});
         refused(vec![
             (binds("/a:/b:rshraed"), "invalid mode: rshraed"),
             (binds("/a:/b:ro,rw"), "invalid mode: ro,rw"),

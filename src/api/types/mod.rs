@@ -113,8 +113,8 @@ pub struct CommandLine(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for CommandLine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Words;
-        impl<'de> Visitor<'de> for Words {
+        struct CommandLineVisitor;
+        impl<'de> Visitor<'de> for CommandLineVisitor {
             type Value = CommandLine;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for CommandLine {
                 Ok(CommandLine(words))
             }
         }
-        deserializer.deserialize_any(Words)
+        deserializer.deserialize_any(CommandLineVisitor)
     }
 }
 

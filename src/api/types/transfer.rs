@@ -1,6 +1,6 @@
 //! Docker's progress of pulls, pushes, builds and loads, an object a line; and logins.
 
-use crate::image::build::Event;
+use crate::image::build::BuildEvent;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,7 +12,7 @@ pub enum BuildLine {
     Error {
         error: String,
     },
-    Event(Event),
+    Event(BuildEvent),
     /// One that this version does not know.
     #[serde(skip_serializing)]
     Later(IgnoredAny),

@@ -3,7 +3,7 @@
 pub mod run;
 
 use super::objects::network::{confirmed, delete_each, for_each};
-use super::output::format::{self, Column, Format};
+use super::output::format::{self, Column, RowFormat};
 use super::project::logs::{self, LogOptions};
 use super::{Failure, Global, Outcome, connect};
 use crate::api::client::{Client, ClientError};
@@ -25,7 +25,7 @@ pub enum JobCommand {
         quiet: bool,
         /// table, json, or a template such as '{{.Name}}'.
         #[arg(long, default_value = "table")]
-        format: Format,
+        format: RowFormat,
     },
     /// List the runs of a job, the newest first.
     Runs {
@@ -39,7 +39,7 @@ pub enum JobCommand {
         before: Option<u64>,
         /// table, json, or a template such as '{{.State}}'.
         #[arg(long, default_value = "table")]
-        format: Format,
+        format: RowFormat,
     },
     /// Print what is known of a job, or of a run of it, in JSON.
     Inspect {
@@ -175,7 +175,7 @@ pub async fn job(global: &Global, command: JobCommand) -> Outcome {
     }
 }
 
-async fn list(client: &Client, quiet: bool, format: &Format) -> Outcome {
+async fn list(client: &Client, quiet: bool, format: &RowFormat) -> Outcome {
     let jobs: Vec<JobSummary> = client.get("/jobs").await?;
     if quiet {
         jobs.iter().for_each(|job| println!("{}", job.name));

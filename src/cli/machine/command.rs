@@ -1,6 +1,6 @@
 //! `wharf context`: names for machines.
 
-use super::contexts::{Context, Contexts, DEFAULT, check_name, docker, resolve};
+use super::contexts::{Contexts, DEFAULT, MachineContext, check_name, docker, resolve};
 use super::{Destination, chosen};
 use crate::cli::output::table;
 use crate::cli::{Failure, Global, Outcome};
@@ -94,7 +94,7 @@ fn create(name: &str, address: &str, description: String) -> Outcome {
         if contexts.contexts.contains_key(name) {
             return Err(message(format!("the context `{name}` exists: remove it first, `wharf context rm {name}`")));
         }
-        contexts.contexts.insert(name.to_string(), Context { host: destination.to_string(), description });
+        contexts.contexts.insert(name.to_string(), MachineContext { host: destination.to_string(), description });
         Ok(())
     })?;
     println!("{name}");
@@ -108,9 +108,9 @@ fn current(global: &Global) -> Result<String, Failure> {
 }
 
 /// Every context with the file that it is of.
-fn all() -> Result<Vec<(String, Context, &'static str)>, Failure> {
+fn all() -> Result<Vec<(String, MachineContext, &'static str)>, Failure> {
     let own = Contexts::load()?.contexts;
-    let here = Context { host: String::new(), description: "This machine".into() };
+    let here = MachineContext { host: String::new(), description: "This machine".into() };
     let mut all = vec![(DEFAULT.to_string(), here, "wharf")];
     let of_docker =
         docker::all().into_iter().filter(|(name, _)| !own.contains_key(name)).map(|(name, context)| (name, context, "docker"));

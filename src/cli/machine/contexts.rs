@@ -25,12 +25,12 @@ pub struct Contexts {
     /// The one that commands use; absent where none was ever chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
-    pub contexts: IndexMap<String, Context>,
+    pub contexts: IndexMap<String, MachineContext>,
 }
 
 /// A machine by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
+pub struct MachineContext {
     pub host: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
@@ -140,20 +140,20 @@ pub mod docker {
     struct Meta {
         name: String,
         #[serde(default)]
-        metadata: Metadata,
+        metadata: ContextMetadata,
         #[serde(default)]
-        endpoints: IndexMap<String, Endpoint>,
+        endpoints: IndexMap<String, ContextEndpoint>,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Metadata {
+    struct ContextMetadata {
         description: String,
     }
 
     #[derive(Clone, Debug, Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Endpoint {
+    struct ContextEndpoint {
         host: String,
     }
 
@@ -164,21 +164,21 @@ pub mod docker {
         }
     }
 
-    fn one(file: &Path) -> Option<(String, Context)> {
+    fn one(file: &Path) -> Option<(String, MachineContext)> {
         let meta: Meta = serde_json::from_str(&read(file).ok()??).ok()?;
         let host = meta.endpoints.get("docker").map(|endpoint| endpoint.host.clone()).unwrap_or_default();
-        Some((meta.name, Context { host, description: meta.metadata.description }))
+        Some((meta.name, MachineContext { host, description: meta.metadata.description }))
     }
 
     /// A context by name. Its directory is the name's digest.
-    pub fn find(name: &str) -> Option<Context> {
+    pub fn find(name: &str) -> Option<MachineContext> {
         let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(name.as_bytes()));
         let file = directory()?.join("contexts/meta").join(digest).join("meta.json");
         one(&file).filter(|(known, _)| known == name).map(|(_, context)| context)
     }
 
     /// The contexts of machines that ssh leads to, by name.
-    pub fn all() -> Vec<(String, Context)> {
+    pub fn all() -> Vec<(String, MachineContext)> {
         let entries = directory().and_then(|directory| fs::read_dir(directory.join("contexts/meta")).ok());
         let entries = entries.into_iter().flatten().flatten().take(MAX_LISTED);
         let mut found: Vec<_> = entries.filter_map(|entry| one(&entry.path().join("meta.json"))).collect();
@@ -236,7 +236,7 @@ mod tests {
         let path = directory.path().join("deep/contexts.json");
         let add = |name: String| {
             Contexts::change_in(&path, |contexts| {
-                contexts.contexts.insert(name, Context { host: "ssh://h".into(), description: String::new() });
+                contexts.contexts.insert(name, MachineContext { host: "ssh://h".into(), description: String::new() });
                 Ok(())
             })
         };

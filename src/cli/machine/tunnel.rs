@@ -81,7 +81,7 @@ impl Tunnel {
     pub async fn open(destination: &Destination) -> Result<Self, Failure> {
         let (ssh, streams) = Ssh::start(destination, &["wharf", "engine", "dial-stdio"]).map_err(Failure::Message)?;
         let strange = Strange::default();
-        let checked = Checked { streams, head: Vec::new(), is_known: false, strange: strange.clone() };
+        let checked = CheckedStreams { streams, head: Vec::new(), is_known: false, strange: strange.clone() };
         let mut http = Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
@@ -264,7 +264,7 @@ const FRAME_HEAD: usize = 9;
 const SETTINGS: u8 = 4;
 
 /// The streams of ssh, whose first bytes must be HTTP/2: a shell that prints something at a login is not taken for the other end.
-struct Checked {
+struct CheckedStreams {
     streams: Streams,
     /// The first bytes, until they are known to be right and passed on.
     head: Vec<u8>,
@@ -283,7 +283,7 @@ fn may_be_settings(head: &[u8]) -> bool {
     head.iter().enumerate().all(right)
 }
 
-impl AsyncRead for Checked {
+impl AsyncRead for CheckedStreams {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while !this.is_known {
@@ -310,7 +310,7 @@ impl AsyncRead for Checked {
     }
 }
 
-impl AsyncWrite for Checked {
+impl AsyncWrite for CheckedStreams {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.streams).poll_write(context, bytes)
     }

@@ -18,7 +18,7 @@ enum Rating {
     Missing,
 }
 
-struct Finding {
+struct CheckFinding {
     what: &'static str,
     verdict: Rating,
     /// The finding; and, unless it is fine, the remedy.
@@ -54,19 +54,19 @@ pub async fn run(global: &Global) -> Outcome {
     if findings.iter().any(|finding| finding.verdict == Rating::Missing) { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
-fn fine(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Rating::Fine, text: text.into() }
+fn fine(what: &'static str, text: impl Into<String>) -> CheckFinding {
+    CheckFinding { what, verdict: Rating::Fine, text: text.into() }
 }
 
-fn lacking(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Rating::Lacking, text: text.into() }
+fn lacking(what: &'static str, text: impl Into<String>) -> CheckFinding {
+    CheckFinding { what, verdict: Rating::Lacking, text: text.into() }
 }
 
-fn missing(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Rating::Missing, text: text.into() }
+fn missing(what: &'static str, text: impl Into<String>) -> CheckFinding {
+    CheckFinding { what, verdict: Rating::Missing, text: text.into() }
 }
 
-fn kernel() -> Finding {
+fn kernel() -> CheckFinding {
     let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -78,7 +78,7 @@ fn kernel() -> Finding {
     }
 }
 
-fn user() -> Finding {
+fn user() -> CheckFinding {
     if nix::unistd::geteuid().is_root() {
         fine("privilege", "root")
     } else {
@@ -86,7 +86,7 @@ fn user() -> Finding {
     }
 }
 
-fn namespaces() -> Finding {
+fn namespaces() -> CheckFinding {
     let absent: Vec<&str> = ["mnt", "pid", "ipc", "uts", "net"]
         .into_iter()
         .filter(|kind| !Path::new(&format!("/proc/self/ns/{kind}")).exists())
@@ -101,7 +101,7 @@ fn namespaces() -> Finding {
     }
 }
 
-fn overlay() -> Finding {
+fn overlay() -> CheckFinding {
     let known = || {
         let text = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         text.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
@@ -117,7 +117,7 @@ fn overlay() -> Finding {
     }
 }
 
-fn cgroups() -> Finding {
+fn cgroups() -> CheckFinding {
     let hierarchy = match Hierarchy::find() {
         Ok(hierarchy) => hierarchy,
         Err(error) => return missing("control groups", error.to_string()),
@@ -145,7 +145,7 @@ fn cgroups() -> Finding {
     }
 }
 
-fn firewall() -> Finding {
+fn firewall() -> CheckFinding {
     match Netlink::netfilter() {
         Ok(_) if Path::new("/proc/net/nf_conntrack").exists() || Path::new("/proc/sys/net/netfilter").exists() => {
             fine("nftables", "with connection tracking")
@@ -159,7 +159,7 @@ fn firewall() -> Finding {
 }
 
 /// Rules that iptables keeps outside of nftables, where wharf cannot let its networks through.
-fn older_firewall() -> Finding {
+fn older_firewall() -> CheckFinding {
     let loaded = |family: &str| fs::read_to_string(format!("/proc/net/{family}_names")).unwrap_or_default().contains("filter");
     if loaded("ip_tables") || loaded("ip6_tables") {
         return lacking(
@@ -170,7 +170,7 @@ fn older_firewall() -> Finding {
     fine("iptables", "nothing outside of nftables")
 }
 
-fn neighbours() -> Finding {
+fn neighbours() -> CheckFinding {
     match crate::network::firewall::try_guard() {
         Ok(()) => fine("bridges' nftables", "a container cannot pass for its neighbour"),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => lacking("bridges' nftables", "only root can check it"),
@@ -183,7 +183,7 @@ fn neighbours() -> Finding {
     }
 }
 
-fn forwarding() -> Finding {
+fn forwarding() -> CheckFinding {
     match fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default().trim() {
         "1" => fine("IPv4 forwarding", "on"),
         "0" => fine("IPv4 forwarding", "off: wharf turns it on with its first network"),
@@ -191,14 +191,14 @@ fn forwarding() -> Finding {
     }
 }
 
-fn bridge_filter() -> Finding {
+fn bridge_filter() -> CheckFinding {
     match fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default().trim() {
         "1" => fine("bridge netfilter", "on: wharf's rules let the traffic of one network through"),
         _ => fine("bridge netfilter", "off"),
     }
 }
 
-fn seccomp() -> Finding {
+fn seccomp() -> CheckFinding {
     let known = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     if known.contains("errno") {
         fine("seccomp", "filters are available")
@@ -210,7 +210,7 @@ fn seccomp() -> Finding {
     }
 }
 
-fn apparmor() -> Finding {
+fn apparmor() -> CheckFinding {
     use crate::runtime::apparmor::{DEFAULT, is_enabled, is_loaded};
     if !is_enabled() {
         return fine("AppArmor", "not of this kernel");
@@ -227,7 +227,7 @@ fn apparmor() -> Finding {
     }
 }
 
-fn watches() -> Finding {
+fn watches() -> CheckFinding {
     let number = |name: &str| -> u64 {
         fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     };
@@ -242,7 +242,7 @@ fn watches() -> Finding {
 }
 
 /// The engine's report of its state, and earlier damage.
-async fn state(global: &Global) -> Vec<Finding> {
+async fn state(global: &Global) -> Vec<CheckFinding> {
     const WHAT: &str = "state";
     let mut found = Vec::new();
     let client = Client::new(&socket_path(&global.run_root));
@@ -265,7 +265,7 @@ async fn state(global: &Global) -> Vec<Finding> {
 }
 
 /// The containers that may fill the disk with their output.
-async fn unlimited_logs(client: &Client) -> Option<Finding> {
+async fn unlimited_logs(client: &Client) -> Option<CheckFinding> {
     let listed: Vec<serde_json::Value> = client.get("/containers/json?all=1").await.ok()?;
     let unlimited = listed.iter().filter(|container| container["LogUnlimited"] == true);
     let names: Vec<&str> = unlimited.filter_map(|c| Some(c["Names"][0].as_str()?.trim_start_matches('/'))).collect();
@@ -277,7 +277,7 @@ async fn unlimited_logs(client: &Client) -> Option<Finding> {
     (!names.is_empty()).then(|| lacking("logs", text))
 }
 
-fn resolver() -> Finding {
+fn resolver() -> CheckFinding {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
     if servers.is_empty() {

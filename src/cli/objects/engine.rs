@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 pub struct EngineCommand {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<EngineAction>,
     /// Stop an engine that runs already, and go on in its place: what a service manager starts. Containers notice nothing.
     #[arg(long)]
     replace: bool,
@@ -54,7 +54,7 @@ pub struct EngineCommand {
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Action {
+enum EngineAction {
     /// Stop the engine; containers go on running, and the next command starts an engine again.
     Stop {
         /// Stop the containers first, as for a shutdown of the host: the next engine starts those that are to be restarted.
@@ -68,18 +68,18 @@ enum Action {
 impl EngineCommand {
     /// Whether it is for an engine that runs, here or elsewhere.
     pub fn asks(&self) -> bool {
-        matches!(self.action, Some(Action::Stop { .. }))
+        matches!(self.action, Some(EngineAction::Stop { .. }))
     }
 }
 
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     match command.action {
-        Some(Action::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
-        Some(Action::Stop { containers }) => return stop(global, containers),
+        Some(EngineAction::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
+        Some(EngineAction::Stop { containers }) => return stop(global, containers),
         _ if global.context.is_some() || global.hosts.iter().any(|host| host.starts_with("ssh://")) => {
             return Err(Failure::Message("an engine runs on the machine that it is for: start it there by ssh".into()));
         }
-        Some(Action::DialStdio) => return dial_stdio::run(global),
+        Some(EngineAction::DialStdio) => return dial_stdio::run(global),
         None => {}
     }
     if command.revived {

@@ -43,7 +43,7 @@ pub struct Pull {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Images {
+pub struct ImagesArgs {
     /// Services to list; all by default.
     services: Vec<String>,
     /// Ids alone.
@@ -56,7 +56,7 @@ pub struct Images {
 
 #[derive(clap::Subcommand, Debug)]
 #[command(defer = true)]
-pub enum Image {
+pub enum ImageCommand {
     /// Build an image from a Dockerfile.
     Build(Box<crate::cli::project::build::ImageBuild>),
     /// Show the steps that made an image.
@@ -180,12 +180,12 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
                 Some(PullPolicy::Build) if own => Some(""),
                 // A tag that is there to move is asked for all the same.
                 Some(PullPolicy::Missing | PullPolicy::Build) if !is_latest(image) && is_here(&client, image).await => {
-                    Some("Image is already present locally")
+                    Some("ImageCommand is already present locally")
                 }
-                _ => (own && service.build.is_some() && command.ignore_buildable).then_some("Image can be built"),
+                _ => (own && service.build.is_some() && command.ignore_buildable).then_some("ImageCommand can be built"),
             };
             match why {
-                Some(why) => skip(format!("Image {image}"), why),
+                Some(why) => skip(format!("ImageCommand {image}"), why),
                 None => drop(wanted.insert(image.to_string())),
             }
         }
@@ -194,7 +194,7 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
         wanted.iter().for_each(|image| println!("image {image}: Pulled"));
         return Ok(());
     }
-    // Images that can be built do not keep the others from being pulled.
+    // ImagesArgs that can be built do not keep the others from being pulled.
     let built_as = |image: &str| {
         let mut services = loaded.project.services.iter();
         services.find(|(_, service)| service.build.is_some() && service.image.as_deref() == Some(image)).map(|(name, _)| name)
@@ -253,7 +253,7 @@ pub async fn each_image<'a>(
 /// # Errors
 /// Why it is not here.
 pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
-    let object = format!("Image {image}");
+    let object = format!("ImageCommand {image}");
     steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
     let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &()).await?;
     while let Some(line) = lines.next::<ProgressLine>().await? {
@@ -283,7 +283,7 @@ pub fn layer_progress(image: &str, line: &ProgressLine) -> Result<Option<Progres
     }))
 }
 
-pub async fn list(global: &Global, command: Images) -> Outcome {
+pub async fn list(global: &Global, command: ImagesArgs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
@@ -420,20 +420,20 @@ async fn list_images(
     format.print(&columns, &rows)
 }
 
-pub async fn image(global: &Global, command: Image) -> Outcome {
-    if let Image::Build(command) = command {
+pub async fn image(global: &Global, command: ImageCommand) -> Outcome {
+    if let ImageCommand::Build(command) = command {
         return crate::cli::project::build::image_build(global, *command).await;
     }
     let client = connect::engine(global).await?;
     match command {
-        Image::Build(_) => {}
-        Image::Push { reference, quiet } => crate::cli::project::push::push_one(&client, &reference, quiet).await?,
-        Image::Tag { source, target } => {
+        ImageCommand::Build(_) => {}
+        ImageCommand::Push { reference, quiet } => crate::cli::project::push::push_one(&client, &reference, quiet).await?,
+        ImageCommand::Tag { source, target } => {
             let path = format!("/images/{}/tag?repo={}", escape(&source), escape(&target));
             client.post_nothing(&path).await?;
         }
-        Image::Save { references, output } => save(&client, &references, output.as_deref()).await?,
-        Image::Prune { all, build_cache, .. } => {
+        ImageCommand::Save { references, output } => save(&client, &references, output.as_deref()).await?,
+        ImageCommand::Prune { all, build_cache, .. } => {
             let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
             let path = format!("/images/prune?builds={build_cache}{filters}");
             let answer: ImagesPruned = client.post(&path, &()).await?;
@@ -443,37 +443,37 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             }
             println!("Total reclaimed space: {}", bytes(answer.space_reclaimed));
         }
-        Image::History { reference } => history(&client, &reference).await?,
-        Image::Import { file, reference, change } => {
+        ImageCommand::History { reference } => history(&client, &reference).await?,
+        ImageCommand::Import { file, reference, change } => {
             let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
             let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));
             let answer = upload(&client, &path, Some(file)).await?;
             let answer: ProgressLine = serde_json::from_str(&answer).unwrap_or_default();
             println!("{}", answer.status.unwrap_or_default());
         }
-        Image::Load { input, file } => {
+        ImageCommand::Load { input, file } => {
             let answer = upload(&client, "/images/load", input.or(file)).await?;
             for line in answer.lines() {
                 let line: ProgressLine = serde_json::from_str(line).unwrap_or_default();
                 print!("{}", line.stream.unwrap_or_default());
             }
         }
-        Image::Pull { reference, quiet } => {
+        ImageCommand::Pull { reference, quiet } => {
             pull_one(&client, &reference, &mut Steps::new(quiet)).await?;
             if quiet {
                 println!("{reference}");
             }
         }
-        Image::Ls { listing, name, digests, filter, .. } => {
+        ImageCommand::Ls { listing, name, digests, filter, .. } => {
             list_images(&client, &listing, name.as_deref(), digests, &filter).await?;
         }
-        Image::Rm { references, .. } => {
+        ImageCommand::Rm { references, .. } => {
             for reference in references {
                 client.delete(&format!("/images/{}", escape(&reference))).await?;
                 println!("Untagged: {reference}");
             }
         }
-        Image::Inspect { format, references } => {
+        ImageCommand::Inspect { format, references } => {
             let paths = references.iter().map(|reference| format!("/images/{}/json", escape(reference)));
             super::network::inspect(&client, format.as_deref(), paths).await?;
         }

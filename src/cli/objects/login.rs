@@ -6,7 +6,7 @@ use crate::image::credentials;
 use std::io::{BufRead, IsTerminal};
 
 #[derive(clap::Args, Debug)]
-pub struct Login {
+pub struct LoginArgs {
     /// The registry; Docker Hub by default.
     #[arg(default_value = "docker.io")]
     server: String,
@@ -25,7 +25,7 @@ pub struct Logout {
     server: String,
 }
 
-pub async fn login(global: &Global, command: Login) -> Outcome {
+pub async fn login(global: &Global, command: LoginArgs) -> Outcome {
     let input = |prompt: &str| -> Result<String, Failure> {
         if std::io::stdin().is_terminal() {
             eprint!("{prompt}: ");

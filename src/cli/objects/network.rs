@@ -6,7 +6,7 @@ use crate::api::types::{
     EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect,
     NetworkInspect, NetworksPruned, StringMap, VolumeCreate, VolumeInspect, VolumeList, VolumesPruned,
 };
-use crate::cli::output::format::{self, Column, Format, LABEL, Listing};
+use crate::cli::output::format::{self, Column, LABEL, Listing, RowFormat};
 use crate::cli::{Failure, Global, Outcome, connect};
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use std::io::Write;
 
 #[derive(clap::Subcommand, Debug)]
 #[command(defer = true)]
-pub enum Network {
+pub enum NetworkCommand {
     /// List networks.
     #[command(alias = "list")]
     Ls {
@@ -109,7 +109,7 @@ pub enum Network {
 
 #[derive(clap::Subcommand, Debug)]
 #[command(defer = true)]
-pub enum Volume {
+pub enum VolumeCommand {
     /// List volumes.
     #[command(alias = "list")]
     Ls {
@@ -118,7 +118,7 @@ pub enum Volume {
         quiet: bool,
         /// table, json, or a template such as '{{.ID}}'.
         #[arg(long, default_value = "table")]
-        format: Format,
+        format: RowFormat,
         /// Those that fulfil a condition: name= or label=; may be repeated.
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
         filter: Vec<(String, String)>,
@@ -239,11 +239,11 @@ pub async fn for_each(names: &[String], act: impl AsyncFn(&str) -> Result<(), Cl
     if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
-pub async fn network(global: &Global, command: Network) -> Outcome {
+pub async fn network(global: &Global, command: NetworkCommand) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/networks/{}", escape(name));
     match command {
-        Network::Ls { listing: Listing { quiet, no_trunc, format }, filter } => {
+        NetworkCommand::Ls { listing: Listing { quiet, no_trunc, format }, filter } => {
             let list: Vec<NetworkInspect> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
             let id = |n: &NetworkInspect| n.id.chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
             if quiet {
@@ -262,8 +262,10 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
                 [("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("Subnet", "SUBNET")];
             format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())?;
         }
-        Network::Inspect { format, names, .. } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
-        Network::Create { driver, subnet, gateway, ip_range, ipv4, ipv6, aux_address, internal, label, opt, name } => {
+        NetworkCommand::Inspect { format, names, .. } => {
+            inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?
+        }
+        NetworkCommand::Create { driver, subnet, gateway, ip_range, ipv4, ipv6, aux_address, internal, label, opt, name } => {
             let config = |is_ipv6: bool| {
                 let of_family = |list: &[String]| list.iter().find(|text| text.contains(':') == is_ipv6).cloned();
                 let aux: Vec<String> = aux_address.iter().filter(|pair| pair.contains(':') == is_ipv6).cloned().collect();
@@ -289,7 +291,7 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
             let made: NetworkCreated = client.post("/networks/create", &body).await?;
             println!("{}", made.id);
         }
-        Network::Connect { alias, ip, ip6, network, container } => {
+        NetworkCommand::Connect { alias, ip, ip6, network, container } => {
             let addresses = EndpointIpam {
                 ipv4_address: ip.unwrap_or_default(),
                 ipv6_address: ip6.unwrap_or_default(),
@@ -299,12 +301,12 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
             let body = NetworkConnect { container, endpoint_config: Some(endpoint) };
             client.post::<Value>(&format!("{}/connect", of(&network)), &body).await?;
         }
-        Network::Disconnect { network, container, .. } => {
+        NetworkCommand::Disconnect { network, container, .. } => {
             let body = NetworkDisconnect { container, force: false };
             client.post::<Value>(&format!("{}/disconnect", of(&network)), &body).await?;
         }
-        Network::Rm { names } => delete_each(&client, &names, of).await?,
-        Network::Prune { force, filter } => {
+        NetworkCommand::Rm { names } => delete_each(&client, &names, of).await?,
+        NetworkCommand::Prune { force, filter } => {
             if confirmed("This removes all networks that no container is on.", force).await? {
                 let pruned: NetworksPruned = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &()).await?;
                 pruned.networks_deleted.into_iter().flatten().for_each(|name| println!("{name}"));
@@ -314,19 +316,21 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
     Ok(())
 }
 
-pub async fn volume(global: &Global, command: Volume) -> Outcome {
+pub async fn volume(global: &Global, command: VolumeCommand) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/volumes/{}", escape(name));
     match command {
-        Volume::Ls { quiet, format, filter } => show_volumes(&client, &filters(&filter), quiet, &format).await?,
-        Volume::Inspect { format, names } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
-        Volume::Create { driver, label, opt, name } => {
+        VolumeCommand::Ls { quiet, format, filter } => show_volumes(&client, &filters(&filter), quiet, &format).await?,
+        VolumeCommand::Inspect { format, names } => {
+            inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?
+        }
+        VolumeCommand::Create { driver, label, opt, name } => {
             let body = VolumeCreate { name, driver, labels: pairs(&label), driver_opts: pairs(&opt) };
             let made: VolumeInspect = client.post("/volumes/create", &body).await?;
             println!("{}", made.name);
         }
-        Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
-        Volume::Prune { all, force, mut filter } => {
+        VolumeCommand::Rm { names, .. } => delete_each(&client, &names, of).await?,
+        VolumeCommand::Prune { all, force, mut filter } => {
             let which = if all { "all" } else { "all anonymous" };
             if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force).await? {
                 filter.extend(all.then(|| ("all".to_string(), "true".to_string())));
@@ -343,7 +347,7 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
 ///
 /// # Errors
 /// A broken connection, or a field that there is not.
-pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &Format) -> Outcome {
+pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &RowFormat) -> Outcome {
     const COLUMNS: [Column; 2] = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
     let VolumeList { volumes: list, .. } = client.get(&format!("/volumes?filters={filters}")).await?;
     if quiet {

@@ -121,7 +121,7 @@ fn show_usage(usage: &DiskUsage, verbose: bool) {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Version {
+pub struct VersionArgs {
     /// pretty or json.
     #[arg(short, long, default_value = "pretty", value_parser = ["pretty", "json"])]
     format: String,
@@ -131,7 +131,7 @@ pub struct Version {
 }
 
 /// `wharf version`.
-pub fn version(command: &Version) {
+pub fn version(command: &VersionArgs) {
     let number = env!("CARGO_PKG_VERSION");
     match (command.short, command.format.as_str()) {
         (true, _) => println!("{number}"),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// How rows are printed.
 #[derive(Clone, Debug, Default)]
-pub enum Format {
+pub enum RowFormat {
     /// With the columns that the command has by default.
     #[default]
     Table,
@@ -18,17 +18,17 @@ pub enum Format {
     Columns(Template),
 }
 
-impl FromStr for Format {
+impl FromStr for RowFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         // As Docker has it: what a shell leaves as `\t` and `\n` is meant so.
         let meant = text.replace("\\t", "\t").replace("\\n", "\n");
         match (text, meant.strip_prefix("table ")) {
-            ("table" | "", _) => Ok(Format::Table),
-            ("json", _) => Ok(Format::Json),
-            (_, Some(columns)) => Template::parse(columns.trim_start()).map(Format::Columns),
-            (_, None) if meant.contains("{{") => Template::parse(&meant).map(Format::Rows),
+            ("table" | "", _) => Ok(RowFormat::Table),
+            ("json", _) => Ok(RowFormat::Json),
+            (_, Some(columns)) => Template::parse(columns.trim_start()).map(RowFormat::Columns),
+            (_, None) if meant.contains("{{") => Template::parse(&meant).map(RowFormat::Rows),
             _ => Err("it is table, json, or a template such as '{{.ID}}'".into()),
         }
     }
@@ -45,7 +45,7 @@ pub struct Listing {
     pub no_trunc: bool,
     /// table, json, or a template such as '{{.ID}}'.
     #[arg(long, default_value = "table")]
-    pub format: Format,
+    pub format: RowFormat,
 }
 
 /// The field of a row that has its labels, for `{{.Label "NAME"}}`. It is in no JSON.
@@ -63,7 +63,7 @@ pub fn without_methods(mut row: Value) -> Value {
 /// A column: the field's name in templates, and its title in tables.
 pub type Column = (&'static str, &'static str);
 
-impl Format {
+impl RowFormat {
     /// Prints rows, which are objects. `columns` are those of the table; titles of other fields are their names.
     ///
     /// # Errors
@@ -84,20 +84,20 @@ impl Format {
         let failed = |why: String| Failure::Message(format!("--format: {why}"));
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
         Ok(match self {
-            Format::Table => {
+            RowFormat::Table => {
                 let header: Vec<&str> = columns.iter().map(|(_, title)| *title).collect();
                 let row = |row: &Value| columns.iter().map(|(key, _)| text(&row[*key])).collect();
                 output::table(&header, rows.iter().map(row).collect())
             }
-            Format::Json => {
+            RowFormat::Json => {
                 let rows = rows.iter().map(|row| without_methods(row.clone()).to_string());
                 rows.collect::<Vec<_>>().join("\n")
             }
-            Format::Rows(template) => {
+            RowFormat::Rows(template) => {
                 let lines = rows.iter().map(|row| template.render(row).map_err(failed)).collect::<Result<Vec<_>, _>>()?;
                 lines.join("\n")
             }
-            Format::Columns(template) => {
+            RowFormat::Columns(template) => {
                 let title = |key: &str| {
                     columns
                         .iter()

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 /// How the streams are joined.
 #[derive(Clone, Debug, Default)]
-pub struct Joined {
+pub struct JoinedStreams {
     /// A terminal at the other end.
     pub tty: bool,
     /// Standard input is sent.
@@ -32,7 +32,7 @@ pub struct Joined {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum TerminalEnd {
     /// The process has.
     Closed,
     /// The user has left it.
@@ -68,9 +68,9 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
 pub async fn follow(
     client: &Client,
     mut followed: Followed,
-    joined: &Joined,
+    joined: &JoinedStreams,
     shown: impl Fn(u8) -> bool,
-) -> Result<(Ended, Option<i32>), Failure> {
+) -> Result<(TerminalEnd, Option<i32>), Failure> {
     let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
     let (left, mut leaving) = mpsc::channel::<()>(1);
     let mut typed = read_input(joined.stdin, if raw.is_some() { joined.detach_keys.clone() } else { Vec::new() }, left);
@@ -92,11 +92,11 @@ pub async fn follow(
     let ended = loop {
         let piece = tokio::select! {
             piece = followed.next() => piece?,
-            Some(()) = leaving.recv() => break Ended::Detached,
+            Some(()) = leaving.recv() => break TerminalEnd::Detached,
             // The terminal is given back first.
             signal = &mut ending => return Err(signal.failure()),
         };
-        let Some(piece) = piece else { break Ended::Closed };
+        let Some(piece) = piece else { break TerminalEnd::Closed };
         match piece {
             Piece::Line { stream, line } if shown(stream) => write(if tty { 1 } else { stream }, after_time(&line))?,
             Piece::Line { .. } => {}
@@ -123,7 +123,11 @@ fn after_time(line: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// When this end cannot be written.
-pub async fn join(client: &Client, stream: TokioIo<hyper::upgrade::Upgraded>, joined: &Joined) -> Result<Ended, Failure> {
+pub async fn join(
+    client: &Client,
+    stream: TokioIo<hyper::upgrade::Upgraded>,
+    joined: &JoinedStreams,
+) -> Result<TerminalEnd, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
     let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
     let (left, mut leaving) = mpsc::channel::<()>(1);
@@ -148,7 +152,7 @@ pub async fn join(client: &Client, stream: TokioIo<hyper::upgrade::Upgraded>, jo
     let ended = loop {
         let read = tokio::select! {
             read = from.read_buf(&mut buffer) => read.unwrap_or(0),
-            Some(()) = leaving.recv() => break Ended::Detached,
+            Some(()) = leaving.recv() => break TerminalEnd::Detached,
             // The terminal is given back first.
             signal = &mut ending => return Err(signal.failure()),
         };
@@ -159,7 +163,7 @@ pub async fn join(client: &Client, stream: TokioIo<hyper::upgrade::Upgraded>, jo
             write(stream, &bytes)?;
         }
         if read == 0 {
-            break Ended::Closed;
+            break TerminalEnd::Closed;
         }
     };
     feeding.abort();

@@ -4,12 +4,12 @@ use super::{logs, ps};
 use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed};
 use crate::api::types::{ContainerInspect, ContainerWaited};
-use crate::cli::output::terminal::{self, Ended, Joined};
+use crate::cli::output::terminal::{self, JoinedStreams, TerminalEnd};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use serde_json::Value;
 
 #[derive(clap::Args, Debug)]
-pub struct Attach {
+pub struct AttachArgs {
     #[command(flatten)]
     how: AttachOptions,
     /// Which container of a service, where it has several.
@@ -32,7 +32,7 @@ pub struct AttachOptions {
     sig_proxy: bool,
 }
 
-pub async fn run(global: &Global, command: Attach) -> Outcome {
+pub async fn run(global: &Global, command: AttachArgs) -> Outcome {
     let (project, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
     let client = connect::engine(global).await?;
@@ -91,7 +91,7 @@ async fn stay(
     detach_keys: Vec<u8>,
 ) -> Result<Option<u8>, Failure> {
     let AttachedContainer { id, tty, which, followed } = attached;
-    let joined = Joined {
+    let joined = JoinedStreams {
         tty,
         stdin: which.stdin,
         resize: format!("/containers/{id}/resize"),
@@ -101,9 +101,9 @@ async fn stay(
     };
     let shown = |stream| if stream == 2 { which.stderr } else { which.stdout };
     match terminal::follow(client, followed, &joined, shown).await? {
-        (Ended::Detached, _) => Ok(None),
-        (Ended::Closed, Some(code)) => Ok(Some(code as u8)),
-        (Ended::Closed, None) => exit_code(client, &id).await.map(Some),
+        (TerminalEnd::Detached, _) => Ok(None),
+        (TerminalEnd::Closed, Some(code)) => Ok(Some(code as u8)),
+        (TerminalEnd::Closed, None) => exit_code(client, &id).await.map(Some),
     }
 }
 

@@ -4,10 +4,10 @@ use crate::api::reply::escape;
 use crate::api::types::DistributionInspect;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::diagnostic::{Diagnostic, Sources};
-use crate::compose::interpolate::Variable;
+use crate::compose::interpolate::UsedVariable;
 use crate::compose::model::Service;
 use crate::compose::node::{Node, Value};
-use crate::compose::render::{self, Format};
+use crate::compose::render::{self, RenderFormat};
 use crate::compose::{self, Loaded, Skip};
 use crate::plan::config_hash;
 use serde_json::Value as Json;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
-pub struct Config {
+pub struct ConfigArgs {
     /// Services to print, with what they depend on; all by default.
     services_named: Vec<String>,
     /// yaml or json; with json, errors and warnings are a JSON object a line on standard error, for editors.
@@ -97,7 +97,7 @@ struct SkipFlags {
     no_env_resolution: bool,
 }
 
-pub async fn run(global: &Global, command: Config) -> Outcome {
+pub async fn run(global: &Global, command: ConfigArgs) -> Outcome {
     let mut options = project::options(global);
     options.services.clone_from(&command.services_named);
     if let Some(hashed) = command.print.hash.as_deref().filter(|hashed| *hashed != "*") {
@@ -198,7 +198,7 @@ pub fn keep_named(loaded: &mut Loaded, named: &[String]) {
 }
 
 /// The lines of a flag that prints names; `None` where the project itself is wanted.
-fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Failure> {
+fn listed(command: &ConfigArgs, loaded: &Loaded) -> Result<Option<Vec<String>>, Failure> {
     let print = &command.print;
     let keys = |section: &str| -> Vec<String> {
         loaded.root.get(section).and_then(Node::as_map).map(|map| map.keys().cloned().collect()).unwrap_or_default()
@@ -280,7 +280,7 @@ fn indented(value: &impl serde::Serialize) -> String {
 }
 
 /// A variable with Docker Compose's names.
-fn described(name: &str, variable: &Variable) -> Json {
+fn described(name: &str, variable: &UsedVariable) -> Json {
     serde_json::json!({
         "Name": name,
         "DefaultValue": variable.default,
@@ -298,8 +298,8 @@ fn lower_case(all: serde_json::Map<String, Json>) -> Json {
     all.into_iter().map(|(name, value)| (name, lower(value))).collect()
 }
 
-fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
-    let format = if command.format.as_deref() == Some("json") { Format::Json } else { Format::Yaml };
+fn model(command: &ConfigArgs, loaded: &Loaded) -> Result<String, Failure> {
+    let format = if command.format.as_deref() == Some("json") { RenderFormat::Json } else { RenderFormat::Yaml };
     let mut value = render::render(&loaded.root, format, command.skip.no_interpolate);
     if command.lock_image_digests {
         let services = value["services"].as_object().into_iter().flatten();
@@ -308,8 +308,8 @@ fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
         value = serde_json::json!({"services": images});
     }
     let text = match format {
-        Format::Json => serde_json::to_string_pretty(&value).map(|text| format!("{text}\n")).map_err(|e| e.to_string()),
-        Format::Yaml => Ok(render::yaml::text(&value)),
+        RenderFormat::Json => serde_json::to_string_pretty(&value).map(|text| format!("{text}\n")).map_err(|e| e.to_string()),
+        RenderFormat::Yaml => Ok(render::yaml::text(&value)),
     };
     text.map_err(Failure::Message)
 }

@@ -86,12 +86,12 @@ pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, ho
 }
 
 /// The file at a path of a container.
-struct Stat {
+struct ContainerPathStat {
     directory: bool,
     link: Option<String>,
 }
 
-async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<Stat>, Failure> {
+async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<ContainerPathStat>, Failure> {
     const DIRECTORY: u32 = 1 << 31;
     const SYMLINK: u32 = 1 << 27;
     let header =
@@ -102,12 +102,12 @@ async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<Stat>, Fai
     let decoded = base64::engine::general_purpose::STANDARD.decode(header.unwrap_or_default()).unwrap_or_default();
     let stat: PathStatHeader = serde_json::from_slice(&decoded).unwrap_or_default();
     let link = (stat.mode & SYMLINK != 0).then_some(stat.link_target);
-    Ok(Some(Stat { directory: stat.mode & DIRECTORY != 0, link }))
+    Ok(Some(ContainerPathStat { directory: stat.mode & DIRECTORY != 0, link }))
 }
 
 /// A path of a container with the symlink at its end followed once.
 async fn followed(client: &Client, id: &str, path: &str) -> Result<String, Failure> {
-    let Some(Stat { link: Some(target), .. }) = stat(client, id, path).await? else { return Ok(path.to_string()) };
+    let Some(ContainerPathStat { link: Some(target), .. }) = stat(client, id, path).await? else { return Ok(path.to_string()) };
     let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
     Ok(parent.join(target).to_string_lossy().into_owned())
 }
@@ -252,7 +252,7 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
 async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOptions) -> Outcome {
     let mut path = absolute(path);
     let mut found = stat(client, id, &path).await?;
-    if let Some(Stat { link: Some(_), .. }) = found {
+    if let Some(ContainerPathStat { link: Some(_), .. }) = found {
         // Into what the symlink leads to, as `cp` does.
         path = followed(client, id, &path).await?;
         found = stat(client, id, &path).await?;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
-pub struct Events {
+pub struct EventsArgs {
     /// Services; all by default.
     services: Vec<String>,
     /// A JSON object a line.
@@ -52,7 +52,7 @@ fn filter(text: &str) -> Result<(String, String), String> {
     network::condition(text, &["type", "event", "container", "image", "network", "volume", "label"])
 }
 
-pub async fn run(global: &Global, command: Events) -> Outcome {
+pub async fn run(global: &Global, command: EventsArgs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;

@@ -3,12 +3,12 @@
 use super::ps;
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{CommandLine, CreatedId, ExecCreate, ExecInspect, ExecStart};
-use crate::cli::output::terminal::{self, Ended, Joined};
+use crate::cli::output::terminal::{self, JoinedStreams, TerminalEnd};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use serde::de::IgnoredAny;
 
 #[derive(clap::Args, Debug)]
-pub struct Exec {
+pub struct ExecArgs {
     /// Leave the command running in the background.
     #[arg(short, long)]
     detach: bool,
@@ -44,7 +44,7 @@ pub struct Exec {
     words: Vec<String>,
 }
 
-pub async fn run(global: &Global, command: Exec) -> Outcome {
+pub async fn run(global: &Global, command: ExecArgs) -> Outcome {
     let Some((service, words)) = command.words.split_first().filter(|(_, words)| !words.is_empty()) else {
         return Err(Failure::Message("`exec` needs a service and a command: `wharf exec web sh`".into()));
     };
@@ -56,7 +56,7 @@ pub async fn run(global: &Global, command: Exec) -> Outcome {
     let names_alone = command.env.iter().any(|variable| !variable.contains('='));
     let of_project = if names_alone && loaded.is_none() { super::outer_variables(global) } else { loaded };
     let env = super::variables(&command.env, of_project.as_ref());
-    let request = Request {
+    let request = ExecRequest {
         command: words.to_vec(),
         env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         user: command.user,
@@ -70,7 +70,7 @@ pub async fn run(global: &Global, command: Exec) -> Outcome {
 
 /// A command that is to run in a container.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct ExecRequest {
     pub command: Vec<String>,
     pub env: Vec<String>,
     pub user: Option<String>,
@@ -87,7 +87,7 @@ const NOT_KNOWN: u8 = 255;
 ///
 /// # Errors
 /// Why it cannot run, or its exit code.
-pub async fn in_container(client: &Client, container: &str, request: Request, detach: bool, keys: &str) -> Outcome {
+pub async fn in_container(client: &Client, container: &str, request: ExecRequest, detach: bool, keys: &str) -> Outcome {
     let size = if request.tty { terminal::size() } else { None };
     let body = ExecCreate {
         cmd: CommandLine(request.command),
@@ -109,14 +109,14 @@ pub async fn in_container(client: &Client, container: &str, request: Request, de
     }
     let start = ExecStart { tty: request.tty, ..ExecStart::default() };
     let stream = client.hijack(&format!("/exec/{id}/start"), &start).await?;
-    let joined = Joined {
+    let joined = JoinedStreams {
         tty: request.tty,
         stdin: request.stdin,
         resize: format!("/exec/{id}/resize"),
         signals: None,
         detach_keys: terminal::detach_keys(keys)?,
     };
-    if terminal::join(client, stream, &joined).await? == Ended::Detached {
+    if terminal::join(client, stream, &joined).await? == TerminalEnd::Detached {
         return Ok(());
     }
     let state: ExecInspect = match client.get(&format!("/exec/{id}/json")).await {

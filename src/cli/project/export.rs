@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
-pub struct Export {
+pub struct ExportArgs {
     /// The archive; standard output by default.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub struct Export {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Commit {
+pub struct CommitArgs {
     #[command(flatten)]
     how: CommitOptions,
     /// Which container of a service, where it has several.
@@ -59,7 +59,7 @@ async fn container(global: &Global, service: &str, index: Option<u32>) -> Result
     Ok((client, found.id))
 }
 
-pub async fn export(global: &Global, command: Export) -> Outcome {
+pub async fn export(global: &Global, command: ExportArgs) -> Outcome {
     let (client, id) = container(global, &command.service, command.index).await?;
     export_container(&client, &id, command.output).await
 }
@@ -81,7 +81,7 @@ pub async fn export_container(client: &Client, id: &str, output: Option<PathBuf>
     Ok(client.download(&format!("/containers/{id}/export"), to).await?)
 }
 
-pub async fn commit(global: &Global, command: Commit) -> Outcome {
+pub async fn commit(global: &Global, command: CommitArgs) -> Outcome {
     let (client, id) = container(global, &command.service, command.index).await?;
     commit_container(&client, &id, &command.reference, &command.how).await
 }

@@ -32,7 +32,7 @@ pub async fn run(global: &Global, command: Graph) -> Outcome {
 
 /// `wharf alpha viz`.
 #[derive(clap::Args, Debug)]
-pub struct Viz {
+pub struct VizArgs {
     /// Show the services' images.
     #[arg(long)]
     image: bool,
@@ -50,12 +50,12 @@ pub struct Viz {
     spaces: bool,
 }
 
-pub async fn viz(global: &Global, command: Viz) -> Outcome {
+pub async fn viz(global: &Global, command: VizArgs) -> Outcome {
     let size = usize::try_from(command.indentation_size).ok().filter(|size| *size <= 1000);
     let size = size.ok_or_else(|| Failure::Message(format!("error: invalid indentation size: {}", command.indentation_size)))?;
     let indent = if command.spaces { " " } else { "\t" }.repeat(size);
     let loaded = project::load(global, &[])?;
-    let how = graph::Viz { networks: command.networks, ports: command.ports, image: command.image, indent };
+    let how = graph::VizLabels { networks: command.networks, ports: command.ports, image: command.image, indent };
     println!("{}", graph::viz(&loaded.project, &how));
     Ok(())
 }

@@ -28,14 +28,14 @@ use super::remote::Fetcher;
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
 use crate::compose::model::{FileMount, FileObject, Job, Project, Service, ServiceVolume, VolumeKind};
-use crate::compose::{self, Loaded, Options, Skip};
+use crate::compose::{self, LoadOptions, Loaded, Skip};
 use crate::engine::process::lifecycle::socket_path;
 use indexmap::IndexMap;
 use std::sync::Arc;
 
 /// The project's files, name and directory by `-f`, `-p`, ... and the environment.
-pub fn options(global: &Global) -> Options {
-    Options {
+pub fn options(global: &Global) -> LoadOptions {
+    LoadOptions {
         files: global.files.clone(),
         project_name: global.project_name.clone(),
         project_directory: global.project_directory.clone().or_else(|| global.workdir.clone()),

@@ -99,7 +99,7 @@ pub async fn up(loaded: &mut Loaded, selected: &[String]) -> Outcome {
         let services = loaded.project.services.iter_mut().map(|(name, service)| (name.as_str(), service));
         let all = services.chain(jobs.map(|service| ("a job", service)));
         for (dependent, service) in all.filter(|(_, service)| service.depends_on.contains_key(&name)) {
-            for Variable { raw, key, value } in &variables {
+            for ProviderVariable { raw, key, value } in &variables {
                 let key = if *raw { key.clone() } else { format!("{prefix}{key}") };
                 let before = service.environment.insert(key.clone(), Some(value.clone()));
                 if *raw && before.is_some_and(|before| before.as_ref() != Some(value)) {
@@ -148,7 +148,7 @@ fn in_order(project: &Project, selected: &[String]) -> Vec<String> {
 
 /// A variable that a program gives.
 #[derive(Debug, PartialEq, Eq)]
-struct Variable {
+struct ProviderVariable {
     /// By this name, and not by one that begins with the service's.
     raw: bool,
     key: String,
@@ -157,7 +157,7 @@ struct Variable {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Metadata {
+struct ProviderMetadata {
     description: String,
     up: CommandMetadata,
     down: CommandMetadata,
@@ -178,7 +178,7 @@ struct Parameter {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct ProviderMessage {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -198,7 +198,7 @@ fn wrong(loaded: &Loaded, service: &str, why: impl Into<String>, help: &str) -> 
     }
 }
 
-async fn run(loaded: &Loaded, name: &str, action: Action) -> Result<Vec<Variable>, Failure> {
+async fn run(loaded: &Loaded, name: &str, action: Action) -> Result<Vec<ProviderVariable>, Failure> {
     let Some(provider) = loaded.project.services.get(name).and_then(|service| service.provider.as_ref()) else {
         return Ok(Vec::new());
     };
@@ -284,17 +284,17 @@ fn prepared(loaded: &Loaded, program: &Path) -> Command {
 }
 
 /// What a program says of its options; nothing where it has no such command.
-async fn metadata(loaded: &Loaded, program: &Path) -> Metadata {
+async fn metadata(loaded: &Loaded, program: &Path) -> ProviderMetadata {
     let mut command = prepared(loaded, program);
     command.args(["compose", "metadata"]).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return Metadata::default() };
+    let Ok(mut child) = command.spawn() else { return ProviderMetadata::default() };
     let mut text = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         let _ = stdout.take(MAX_METADATA).read_to_end(&mut text).await;
     }
     match child.wait().await {
         Ok(status) if status.success() => serde_json::from_slice(&text).unwrap_or_default(),
-        _ => Metadata::default(),
+        _ => ProviderMetadata::default(),
     }
 }
 
@@ -313,7 +313,7 @@ fn options(provider: &Provider) -> Vec<(&str, String)> {
 }
 
 /// Reads the messages of a program until it closes its output.
-async fn listen(child: &mut Child, mut info: impl FnMut(&str)) -> Result<Vec<Variable>, String> {
+async fn listen(child: &mut Child, mut info: impl FnMut(&str)) -> Result<Vec<ProviderVariable>, String> {
     let Some(stdout) = child.stdout.take() else { return Ok(Vec::new()) };
     let mut lines = BufReader::new(stdout);
     let (mut variables, mut bytes) = (Vec::new(), 0);
@@ -323,7 +323,7 @@ async fn listen(child: &mut Child, mut info: impl FnMut(&str)) -> Result<Vec<Var
         }
         let invalid =
             || format!("invalid response from plugin: {}", String::from_utf8_lossy(&line[..line.len().min(200)]).trim());
-        let Message { kind, message } = serde_json::from_slice(&line).map_err(|_| invalid())?;
+        let ProviderMessage { kind, message } = serde_json::from_slice(&line).map_err(|_| invalid())?;
         match kind.as_str() {
             "error" => return Err(message),
             "info" => info(message.lines().next().unwrap_or_default()),
@@ -334,7 +334,7 @@ async fn listen(child: &mut Child, mut info: impl FnMut(&str)) -> Result<Vec<Var
                 if bytes > MAX_VARIABLES {
                     return Err(format!("it gives more than {MAX_VARIABLES} bytes of variables"));
                 }
-                variables.push(Variable { raw: kind == "rawsetenv", key: key.into(), value: value.into() });
+                variables.push(ProviderVariable { raw: kind == "rawsetenv", key: key.into(), value: value.into() });
             }
             "debug" => {}
             _ => return Err(invalid()),
@@ -359,7 +359,7 @@ async fn next_line(from: &mut BufReader<impl AsyncRead + Unpin>) -> Result<Optio
 mod tests {
     use super::*;
 
-    async fn heard(output: &str) -> (Result<Vec<Variable>, String>, Vec<String>) {
+    async fn heard(output: &str) -> (Result<Vec<ProviderVariable>, String>, Vec<String>) {
         let mut command = Command::new("printf");
         command.args(["%b", &output.replace('\n', "\\n")]).stdout(Stdio::piped());
         let mut shown = Vec::new();
@@ -381,7 +381,7 @@ mod tests {
             r#"{"type":"debug","message":"x"}"#
         ))
         .await;
-        let variable = |raw, key: &str, value: &str| Variable { raw, key: key.into(), value: value.into() };
+        let variable = |raw, key: &str, value: &str| ProviderVariable { raw, key: key.into(), value: value.into() };
         assert_eq!(variables, Ok(vec![variable(false, "URL", "http://x?a=b"), variable(true, "KEY", "")]));
         assert_eq!(shown, ["pulling 25%"]);
         for (output, word) in [

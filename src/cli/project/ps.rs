@@ -3,7 +3,7 @@
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::api::types::{ContainerSummary, PortSummary, ProjectSummary};
-use crate::cli::output::format::{Column, Format, LABEL, without_methods};
+use crate::cli::output::format::{Column, LABEL, RowFormat, without_methods};
 use crate::cli::output::table;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::labels::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
@@ -34,7 +34,7 @@ pub struct Ps {
     filter: Vec<String>,
     /// table, json (an object a line), or a template such as '{{.Name}}'.
     #[arg(long, default_value = "table")]
-    format: Format,
+    format: RowFormat,
     /// Containers in this state: running, exited, restarting, paused, created.
     #[arg(long, value_name = "STATE")]
     status: Vec<String>,
@@ -238,7 +238,7 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
         names.iter().for_each(|n| println!("{n}"));
     } else {
         let rows: Vec<Value> = list.iter().map(|container| container.described(!command.no_trunc)).collect();
-        if let Format::Json = command.format {
+        if let RowFormat::Json = command.format {
             list.iter().zip(rows).for_each(|(container, row)| println!("{}", container.in_json(row)));
         } else {
             command.format.print(&COLUMNS, &rows)?;
@@ -336,7 +336,7 @@ pub async fn port(global: &Global, command: PortCommand) -> Outcome {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Volumes {
+pub struct VolumesArgs {
     /// Services whose volumes to list; all by default.
     services: Vec<String>,
     /// Names alone.
@@ -344,11 +344,11 @@ pub struct Volumes {
     quiet: bool,
     /// table, json, or a template such as '{{.Name}}'.
     #[arg(long, default_value = "table")]
-    format: Format,
+    format: RowFormat,
 }
 
 /// `wharf volumes`: the project's.
-pub async fn volumes(global: &Global, command: Volumes) -> Outcome {
+pub async fn volumes(global: &Global, command: VolumesArgs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     check_services(loaded.as_ref(), &command.services)?;
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };

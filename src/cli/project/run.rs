@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
-pub struct Run {
+pub struct RunArgs {
     /// Build the image before.
     #[arg(long)]
     build: bool,
@@ -93,7 +93,7 @@ pub struct Run {
     command: Vec<String>,
 }
 
-pub async fn run(global: &Global, mut command: Run) -> Outcome {
+pub async fn run(global: &Global, mut command: RunArgs) -> Outcome {
     let mut words = std::mem::take(&mut command.words);
     command.command = words.split_off(1);
     command.service = words.swap_remove(0);
@@ -170,7 +170,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
 }
 
 /// How a job is run. What runs, and how, is in the file alone: that is what its record is about.
-fn job_options(command: &Run) -> Result<jobs::run::RunOptions, Failure> {
+fn job_options(command: &RunArgs) -> Result<jobs::run::RunOptions, Failure> {
     let changes = [
         ("a command", !command.command.is_empty()),
         ("--cap-add", !command.cap_add.is_empty()),
@@ -206,7 +206,7 @@ fn job_options(command: &Run) -> Result<jobs::run::RunOptions, Failure> {
 }
 
 /// The service as the command wants it, for one container.
-fn change(service: &mut Service, command: &Run, tty: bool, loaded: &Loaded) -> Outcome {
+fn change(service: &mut Service, command: &RunArgs, tty: bool, loaded: &Loaded) -> Outcome {
     service.container_name = None;
     service.restart = Some(RestartPolicy::No);
     service.deploy = service.deploy.take().map(|mut deploy| {
@@ -246,7 +246,7 @@ fn change(service: &mut Service, command: &Run, tty: bool, loaded: &Loaded) -> O
 }
 
 /// `--env-from-file`, and `--env` over it. A name alone is the project's variable; without one, the service's value stays.
-fn environment(command: &Run, loaded: &Loaded) -> Result<IndexMap<String, String>, Failure> {
+fn environment(command: &RunArgs, loaded: &Loaded) -> Result<IndexMap<String, String>, Failure> {
     let given = super::variables(&command.env, Some(loaded));
     let mut all = IndexMap::new();
     for file in &command.env_from_file {

@@ -14,7 +14,7 @@ use crate::cli::output::Steps;
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, project, remote};
 use crate::compose::Loaded;
-use crate::plan::{ChangedVolumes, Outline, PullPolicy, UpOptions};
+use crate::plan::{ChangedVolumes, DesiredOutline, PullPolicy, UpOptions};
 use crate::wire::{Follower, Progress, UpRequest};
 use attached::{Foreground, Shown, attached, container_names, pass_hook, shown};
 use std::io::IsTerminal;
@@ -362,7 +362,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
 
 /// `wharf create`: everything but the start.
 #[derive(clap::Args, Debug)]
-pub struct Create {
+pub struct CreateArgs {
     /// Services to create containers of, with what they depend on; all by default.
     services: Vec<String>,
     /// Build images before, whether or not they are there.
@@ -375,9 +375,9 @@ pub struct Create {
     how: UpOutput,
 }
 
-pub async fn create(global: &Global, command: Create) -> Outcome {
+pub async fn create(global: &Global, command: CreateArgs) -> Outcome {
     let how = UpOutput { no_start: true, ..command.how };
-    let Create { services, build, no_build, .. } = command;
+    let CreateArgs { services, build, no_build, .. } = command;
     run(global, Up { services, build, no_build, how, detach: true, ..Up::default() }).await
 }
 
@@ -408,6 +408,6 @@ pub fn go_seconds(seconds: u64) -> String {
 }
 
 /// The parts of the file that commands for existing containers need.
-pub fn outline(loaded: &Loaded) -> Outline {
-    Outline::of(&loaded.project, loaded.inactive.keys().cloned().collect())
+pub fn outline(loaded: &Loaded) -> DesiredOutline {
+    DesiredOutline::of(&loaded.project, loaded.inactive.keys().cloned().collect())
 }

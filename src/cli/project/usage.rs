@@ -3,7 +3,7 @@
 use super::ps;
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ContainerStats, ContainerSummary, ContainerTop};
-use crate::cli::output::format::{Column, Format};
+use crate::cli::output::format::{Column, RowFormat};
 use crate::cli::output::{bytes, table};
 use crate::cli::{Global, Outcome, connect, project};
 use futures::future::try_join_all;
@@ -38,7 +38,7 @@ pub struct StatsOptions {
     no_trunc: bool,
     /// table, json (an object a line), or a template such as '{{.CPUPerc}}'.
     #[arg(long, default_value = "table")]
-    format: Format,
+    format: RowFormat,
 }
 
 pub async fn top(global: &Global, command: Top) -> Outcome {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 #[derive(clap::Args, Debug)]
-pub struct Watch {
+pub struct WatchArgs {
     /// Services to watch for; all that have a `develop.watch` by default.
     services: Vec<String>,
     /// Do not build and start the services before.
@@ -97,7 +97,7 @@ struct Work {
     exec: Vec<Hook>,
 }
 
-pub async fn run(global: &Global, command: Watch) -> Outcome {
+pub async fn run(global: &Global, command: WatchArgs) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     ps::check_services(Some(&loaded), &command.services)?;
     let watched = all_watched(&loaded, &command.services)?;
@@ -223,7 +223,7 @@ impl WatchSession<'_> {
             files_below(&watched.root, &|path| watched.ignores(path), &mut files);
             self.handle(&files.into_iter().collect()).await;
         }
-        eprintln!("Watch enabled");
+        eprintln!("WatchArgs enabled");
         while let Some(first) = changes.recv().await {
             let begun = tokio::time::Instant::now();
             let mut batch = BTreeSet::from([first]);
@@ -342,13 +342,13 @@ impl WatchSession<'_> {
             eprintln!("service(s) [\"{service}\"] restarted");
         }
         for (container, hook) in list.iter().flat_map(|container| work.exec.iter().map(move |hook| (container, hook))) {
-            let request = exec::Request {
+            let request = exec::ExecRequest {
                 command: hook.command.clone().unwrap_or_default(),
                 env: hook.environment.iter().filter_map(|(k, v)| Some(format!("{k}={}", v.as_ref()?))).collect(),
                 user: hook.user.clone(),
                 workdir: hook.working_dir.clone(),
                 privileged: hook.privileged,
-                ..exec::Request::default()
+                ..exec::ExecRequest::default()
             };
             exec::in_container(self.client, &container.id, request, false, "").await.map_err(|failure| match failure {
                 Failure::Code(code) => Failure::Message(format!(

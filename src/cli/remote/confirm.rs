@@ -69,7 +69,7 @@ fn variables(global: &Global, loaded: &Loaded) -> Result<Vec<[String; 5]>, Failu
     options.list_variables = true;
     options.skip = Skip { interpolation: true, consistency: true, environment: true, ..Skip::default() };
     let listed = compose::load(&options)?.variables;
-    let row = |(name, variable): (String, compose::interpolate::Variable)| {
+    let row = |(name, variable): (String, compose::interpolate::UsedVariable)| {
         let given = loaded.environment.get(&name);
         let (value, source) = match given {
             Some(value) if std::env::var(&name).is_ok() => (value.clone(), "environment"),

@@ -1,14 +1,14 @@
 //! `https://HOST/REPOSITORY.git#REF:PATH` and the like: a project of a Git repository.
 
-use super::Cache;
+use super::RemoteCache;
 use crate::compose::files::NAMES;
-use crate::compose::remote::Fetched;
+use crate::compose::remote::FetchedResource;
 use crate::image::Digest;
 use crate::image::build::git::GitRef;
 use std::path::{Component, Path, PathBuf};
 
 /// Asks the server which commit is meant, and checks it out where the cache does not have it.
-pub(super) async fn fetch(git: &GitRef, name: &str, cache: &Cache) -> Result<Fetched, String> {
+pub(super) async fn fetch(git: &GitRef, name: &str, cache: &RemoteCache) -> Result<FetchedResource, String> {
     let failed = |error: std::io::Error| format!("writing the cache: {error}");
     let inside = PathBuf::from(git.directory.as_deref().unwrap_or_default());
     if inside.components().any(|part| !matches!(part, Component::Normal(_))) {
@@ -48,14 +48,14 @@ pub(super) async fn fetch(git: &GitRef, name: &str, cache: &Cache) -> Result<Fet
 }
 
 /// The Compose file that is meant: the path itself, or the usual one of a directory.
-fn found(root: PathBuf, inside: &Path, name: &str) -> Result<Fetched, String> {
+fn found(root: PathBuf, inside: &Path, name: &str) -> Result<FetchedResource, String> {
     let path = if inside == Path::new("") { root.clone() } else { root.join(inside) };
     let whole = path.canonicalize().ok().filter(|whole| root.canonicalize().is_ok_and(|root| whole.starts_with(root)));
     let Some(whole) = whole else { return Err(format!("{name} has no `{}`", inside.display())) };
     if !whole.is_dir() {
-        return Ok(Fetched { file: path, root });
+        return Ok(FetchedResource { file: path, root });
     }
     let file = NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file());
     let file = file.ok_or_else(|| format!("{name} has no Compose file: it has none of {}", NAMES.join(", ")))?;
-    Ok(Fetched { file, root })
+    Ok(FetchedResource { file, root })
 }

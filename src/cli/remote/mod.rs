@@ -6,7 +6,7 @@ mod oci;
 
 pub use confirm::{confirmed, yes_or_no};
 
-use crate::compose::remote::{Fetched, Remote};
+use crate::compose::remote::{FetchedResource, Remote};
 use crate::image::build::git::GitRef;
 use crate::sys::removal::remove_tree;
 use nix::fcntl::{Flock, FlockArg};
@@ -27,7 +27,7 @@ impl Remote for Fetcher {
         name.starts_with(OCI) || GitRef::parse(name).is_some()
     }
 
-    fn fetch(&self, name: &str) -> Result<Fetched, String> {
+    fn fetch(&self, name: &str) -> Result<FetchedResource, String> {
         let (what, variable) = match name.starts_with(OCI) {
             true => ("an OCI artifact", "COMPOSE_EXPERIMENTAL_OCI_REMOTE"),
             false => ("a Git repository", "COMPOSE_EXPERIMENTAL_GIT_REMOTE"),
@@ -38,7 +38,7 @@ impl Remote for Fetcher {
             Some(Some(false)) => return Err(format!("{what} is not fetched, since {variable} is false")),
             Some(None) => return Err(format!("{variable} must be true or false")),
         }
-        let cache = Cache::open().map_err(|error| format!("making the cache: {error}"))?;
+        let cache = RemoteCache::open().map_err(|error| format!("making the cache: {error}"))?;
         match name.strip_prefix(OCI) {
             Some(name) => wait(oci::fetch(name, &cache))?,
             None => {
@@ -61,9 +61,9 @@ fn wait<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, String> {
 }
 
 /// The user's cache, in which all that was fetched has a directory under its digest or commit.
-struct Cache(PathBuf);
+struct RemoteCache(PathBuf);
 
-impl Cache {
+impl RemoteCache {
     /// # Errors
     /// Without a home directory, or the disk's.
     fn open() -> std::io::Result<Self> {
@@ -71,7 +71,7 @@ impl Cache {
         let base =
             set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).filter(|path| path.is_absolute());
         let base = base.ok_or_else(|| std::io::Error::other("neither XDG_CACHE_HOME nor HOME names a directory"))?;
-        let cache = Cache(base.join("wharf"));
+        let cache = RemoteCache(base.join("wharf"));
         cache.directory("")?;
         Ok(cache)
     }

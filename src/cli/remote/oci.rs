@@ -1,7 +1,7 @@
 //! `oci://NAME`: a project of a registry.
 
-use super::{Cache, write};
-use crate::compose::remote::Fetched;
+use super::{RemoteCache, write};
+use crate::compose::remote::FetchedResource;
 use crate::image::artifact::MAIN_FILE;
 use crate::image::registry::Registry;
 use crate::image::{Digest, ImageRef};
@@ -12,7 +12,7 @@ const MAX_LAYER: u64 = 4 << 20;
 
 /// Asks the registry what the name means now, and fetches the layers that the cache lacks. The files are compared with their digests
 /// each time: a container of the project may have changed them.
-pub(super) async fn fetch(name: &str, cache: &Cache) -> Result<Fetched, String> {
+pub(super) async fn fetch(name: &str, cache: &RemoteCache) -> Result<FetchedResource, String> {
     let name: ImageRef = name.parse().map_err(|error| format!("{error}"))?;
     let registry = Registry::new().map_err(|error| error.to_string())?;
     let failed = |error: std::io::Error| format!("writing the cache: {error}");
@@ -27,7 +27,7 @@ pub(super) async fn fetch(name: &str, cache: &Cache) -> Result<Fetched, String> 
     for (digest, content) in &pulled.layers {
         write(&layers, digest.hex(), content).map_err(failed)?;
     }
-    Ok(Fetched { file: root.join(MAIN_FILE), root })
+    Ok(FetchedResource { file: root.join(MAIN_FILE), root })
 }
 
 /// A layer of the cache, if it is what its digest says.

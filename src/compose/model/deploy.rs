@@ -1,6 +1,6 @@
 //! `deploy` of a service.
 
-use super::devices::DeviceRequest;
+use super::devices::DeviceReservation;
 use super::values::RestartCondition;
 use crate::units::{ByteSize, Nanos, as_text};
 use indexmap::IndexMap;
@@ -53,7 +53,7 @@ pub struct DeployResources {
 #[serde(default)]
 pub struct Reservations {
     pub cpus: Option<f64>,
-    pub devices: Vec<DeviceRequest>,
+    pub devices: Vec<DeviceReservation>,
     pub generic_resources: Vec<Json>,
     #[serde(with = "as_text")]
     pub memory: Option<ByteSize>,

@@ -13,7 +13,7 @@ pub struct BlkioConfig {
     pub device_write_bps: Vec<Throttle>,
     pub device_write_iops: Vec<Throttle>,
     pub weight: Option<u16>,
-    pub weight_device: Vec<WeightDevice>,
+    pub weight_device: Vec<BlkioWeight>,
 }
 
 /// A rate of a device in `blkio_config`.
@@ -29,7 +29,7 @@ pub struct Throttle {
 /// A weight of a device in `blkio_config`, 10 to 1000.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct WeightDevice {
+pub struct BlkioWeight {
     pub path: String,
     pub weight: u16,
 }
@@ -47,7 +47,7 @@ pub struct Device {
 /// An entry of `gpus` or of `deploy.resources.reservations.devices`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct DeviceRequest {
+pub struct DeviceReservation {
     pub capabilities: Vec<String>,
     /// -1 is all of them.
     pub count: Option<i64>,

@@ -62,12 +62,12 @@ pub struct Network {
     pub enable_ipv4: Option<bool>,
     pub enable_ipv6: Option<bool>,
     pub labels: IndexMap<String, String>,
-    pub ipam: Ipam,
+    pub ipam: NetworkIpam,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Ipam {
+pub struct NetworkIpam {
     pub driver: Option<String>,
     pub config: Vec<IpamConfig>,
     pub options: IndexMap<String, String>,

@@ -16,13 +16,13 @@ pub struct ServiceVolume {
     #[serde(default)]
     pub read_only: bool,
     #[serde(default)]
-    pub bind: Option<BindOptions>,
+    pub bind: Option<ServiceVolumeBind>,
     #[serde(default)]
-    pub volume: Option<VolumeOptions>,
+    pub volume: Option<ServiceVolumeVolume>,
     #[serde(default)]
-    pub tmpfs: Option<TmpfsOptions>,
+    pub tmpfs: Option<ServiceVolumeTmpfs>,
     #[serde(default)]
-    pub image: Option<ImageOptions>,
+    pub image: Option<ServiceVolumeImage>,
     #[serde(default)]
     pub consistency: Option<String>,
 }
@@ -30,7 +30,7 @@ pub struct ServiceVolume {
 /// `volumes[].bind`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct BindOptions {
+pub struct ServiceVolumeBind {
     pub create_host_path: bool,
     pub propagation: Option<String>,
     pub recursive: Option<String>,
@@ -42,7 +42,7 @@ pub struct BindOptions {
 /// `volumes[].volume`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct VolumeOptions {
+pub struct ServiceVolumeVolume {
     pub labels: IndexMap<String, String>,
     pub nocopy: bool,
     pub subpath: Option<String>,
@@ -51,7 +51,7 @@ pub struct VolumeOptions {
 /// `volumes[].tmpfs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TmpfsOptions {
+pub struct ServiceVolumeTmpfs {
     #[serde(with = "as_text")]
     pub size: Option<ByteSize>,
     pub mode: Option<u32>,
@@ -60,7 +60,7 @@ pub struct TmpfsOptions {
 /// `volumes[].image`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ImageOptions {
+pub struct ServiceVolumeImage {
     pub subpath: Option<String>,
 }
 

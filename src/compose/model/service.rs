@@ -2,7 +2,7 @@
 
 use super::build::Build;
 use super::deploy::Deploy;
-use super::devices::{BlkioConfig, Device, DeviceRequest};
+use super::devices::{BlkioConfig, Device, DeviceReservation};
 use super::mounts::{FileMount, ServiceVolume};
 use super::values::{NamespaceMode, PullPolicy, RestartPolicy, VolumeKind};
 use crate::cron::Cron;
@@ -54,7 +54,7 @@ pub struct Service {
     pub expose: Vec<String>,
     pub external_links: Vec<String>,
     pub extra_hosts: Vec<String>,
-    pub gpus: Vec<DeviceRequest>,
+    pub gpus: Vec<DeviceReservation>,
     pub group_add: Vec<String>,
     pub healthcheck: Option<Healthcheck>,
     pub hostname: Option<String>,

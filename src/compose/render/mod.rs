@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 /// The two shapes of `docker compose config`, which differ in more than their syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum RenderFormat {
     /// Empty values are left out, extensions are kept.
     Yaml,
     /// `command` and `entrypoint` are always there, extensions are kept at the top alone.
@@ -19,12 +19,12 @@ pub enum Format {
 }
 
 /// The printable form of a finished tree. With `raw`, variables are still in it and dollars stay single.
-pub fn render(root: &Node, format: Format, raw: bool) -> Json {
+pub fn render(root: &Node, format: RenderFormat, raw: bool) -> Json {
     Render { format, raw }.object(root, &schema::PROJECT, true)
 }
 
 struct Render {
-    format: Format,
+    format: RenderFormat,
     raw: bool,
 }
 
@@ -57,23 +57,23 @@ impl Render {
         let entries = node.as_map().into_iter().flatten();
         let entries = entries.map(|(name, entry)| (self.text(name), self.value(&entry.node, t.and_then(|t| t.child(name)))));
         match self.format {
-            Format::Yaml => in_order(entries, yaml::natural),
-            Format::Json => in_order(entries, str::cmp),
+            RenderFormat::Yaml => in_order(entries, yaml::natural),
+            RenderFormat::Json => in_order(entries, str::cmp),
         }
     }
 
     fn object(&self, node: &Node, t: &T, top: bool) -> Json {
         let mut object = Object::new();
         for (name, entry) in node.as_map().into_iter().flatten() {
-            if name.starts_with("x-") && self.format == Format::Json && !top {
+            if name.starts_with("x-") && self.format == RenderFormat::Json && !top {
                 continue;
             }
             let child = t.child(name);
-            let shown = if self.format == Format::Json { blkio_name(t, name) } else { name.clone() };
+            let shown = if self.format == RenderFormat::Json { blkio_name(t, name) } else { name.clone() };
             object.insert(shown, self.value(&entry.node, child));
         }
         for key in t.keys().unwrap_or_default().iter().filter(|key| key.always) {
-            if self.format == Format::Yaml {
+            if self.format == RenderFormat::Yaml {
                 // Structures without a pointer are left out when they are empty.
                 if object.get(key.name).and_then(Json::as_object).is_some_and(Object::is_empty) {
                     object.shift_remove(key.name);
@@ -89,7 +89,7 @@ impl Render {
             }
         }
         // With variables in it, Docker Compose prints the mapping as it was loaded, not its own types.
-        if self.format == Format::Json || self.raw {
+        if self.format == RenderFormat::Json || self.raw {
             return in_order(object, str::cmp);
         }
         let order = order::of(t);

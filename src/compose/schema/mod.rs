@@ -105,7 +105,7 @@ pub enum By {
 
 /// Whether wharf acts on an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum AttributeState {
     Done,
     /// It is about more than one machine, or another system: accepted with a warning.
     Elsewhere,
@@ -116,7 +116,7 @@ pub enum State {
 pub struct Key {
     pub name: &'static str,
     pub t: T,
-    pub state: State,
+    pub state: AttributeState,
     /// An empty, zero or false value means something else than no value.
     pub keep: bool,
     pub required: bool,
@@ -125,12 +125,12 @@ pub struct Key {
 }
 
 const fn k(name: &'static str, t: T) -> Key {
-    Key { name, t, state: State::Done, keep: false, required: false, always: false }
+    Key { name, t, state: AttributeState::Done, keep: false, required: false, always: false }
 }
 
 impl Key {
     const fn elsewhere(self) -> Key {
-        Key { state: State::Elsewhere, ..self }
+        Key { state: AttributeState::Elsewhere, ..self }
     }
 
     const fn keep(self) -> Key {
@@ -198,8 +198,8 @@ mod tests {
             }
             let path = format!("{path}{}", key.name);
             let state = match key.state {
-                State::Done => "acted on",
-                State::Elsewhere => "loaded, warned of: not of one machine",
+                AttributeState::Done => "acted on",
+                AttributeState::Elsewhere => "loaded, warned of: not of one machine",
             };
             let (inner, suffix) = match &key.t {
                 T::Map(inner) => (inner.keys(), ".*."),
@@ -207,7 +207,7 @@ mod tests {
                 t => (t.keys(), "."),
             };
             match inner {
-                Some(inner) if key.state == State::Done => lines(inner, &format!("{path}{suffix}"), out),
+                Some(inner) if key.state == AttributeState::Done => lines(inner, &format!("{path}{suffix}"), out),
                 _ => out.push(format!("| `{path}` | {state} |")),
             }
         }

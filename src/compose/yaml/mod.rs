@@ -10,7 +10,7 @@ pub use resolve::plain;
 
 use super::diagnostic::Diagnostic;
 use super::node::{At, Entry, FileId, Map, MergeTag, Node, Value};
-use scanner::{HELP_INDENTATION, Kind, Malformed, Mark, Scanner, Style, Token, malformed};
+use scanner::{HELP_INDENTATION, MalformedYaml, Mark, Scanner, Style, Token, TokenKind, malformed};
 use std::collections::HashMap;
 
 /// Aliases may multiply a document up to this many nodes; beyond it is an alias bomb, not a Compose file.
@@ -25,7 +25,7 @@ const HELP_ITEMS: &str = "close the bracket, and part its items by commas";
 /// Parses every document of a file. An empty file has none.
 pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let malformed = |malformed: Malformed| {
+    let malformed = |malformed: MalformedYaml| {
         let message = format!("this is not valid YAML: {}", malformed.what);
         Diagnostic::error(&clamped(file, text, malformed.at), message).help(malformed.help)
     };
@@ -55,13 +55,13 @@ fn place(file: FileId, start: Mark, end: Mark) -> At {
 
 /// Why a text has no tree.
 enum ParseFailure {
-    Malformed(Malformed),
+    Malformed(MalformedYaml),
     /// It is YAML, and not of the kind that a Compose file is.
     Refused(Box<Diagnostic>),
 }
 
-impl From<Malformed> for ParseFailure {
-    fn from(what: Malformed) -> Self {
+impl From<MalformedYaml> for ParseFailure {
+    fn from(what: MalformedYaml) -> Self {
         ParseFailure::Malformed(what)
     }
 }
@@ -100,16 +100,18 @@ impl<'t> Builder<'t> {
         let mut explicit = true;
         loop {
             match self.tokens.peek()?.kind {
-                Kind::StreamEnd => return Ok(documents),
-                Kind::DocumentEnd | Kind::Directive => {
+                TokenKind::StreamEnd => return Ok(documents),
+                TokenKind::DocumentEnd | TokenKind::Directive => {
                     self.tokens.next()?;
                     explicit = true;
                 }
-                Kind::DocumentStart => {
+                TokenKind::DocumentStart => {
                     let start = self.tokens.next()?;
                     self.anchors.clear();
                     documents.push(match self.tokens.peek()?.kind {
-                        Kind::Directive | Kind::DocumentStart | Kind::DocumentEnd | Kind::StreamEnd => self.nothing(start.end),
+                        TokenKind::Directive | TokenKind::DocumentStart | TokenKind::DocumentEnd | TokenKind::StreamEnd => {
+                            self.nothing(start.end)
+                        }
                         _ => self.node(ParseContext::Block, 0)?,
                     });
                     explicit = false;
@@ -164,12 +166,12 @@ impl<'t> Builder<'t> {
         let (mut anchor, mut tag, mut end) = (None, None, start);
         loop {
             match self.tokens.peek()?.kind {
-                Kind::Alias(name) if anchor.is_none() && tag.is_none() => {
+                TokenKind::Alias(name) if anchor.is_none() && tag.is_none() => {
                     self.tokens.next()?;
                     return self.alias(name, at);
                 }
-                Kind::Anchor(name) if anchor.is_none() => anchor = Some(name),
-                Kind::Tag(text) if tag.is_none() => tag = Some(text),
+                TokenKind::Anchor(name) if anchor.is_none() => anchor = Some(name),
+                TokenKind::Tag(text) if tag.is_none() => tag = Some(text),
                 _ => break,
             }
             end = self.tokens.next()?.end;
@@ -209,20 +211,20 @@ impl<'t> Builder<'t> {
         let start = *start;
         let at = place(file, start, *token_end);
         let value = match kind {
-            Kind::BlockEntry if context == ParseContext::Entry => Value::List(self.block_sequence(true, depth)?),
-            Kind::Scalar(..) => {
-                let Kind::Scalar(text, style) = self.tokens.next()?.kind else { return Ok(self.nothing(start)) };
+            TokenKind::BlockEntry if context == ParseContext::Entry => Value::List(self.block_sequence(true, depth)?),
+            TokenKind::Scalar(..) => {
+                let TokenKind::Scalar(text, style) = self.tokens.next()?.kind else { return Ok(self.nothing(start)) };
                 // A long text weighs as many short ones, should aliases repeat it.
                 self.count(&at, text.len() / TEXT_PER_NODE)?;
                 scalar(&text, style, tag)
             }
-            Kind::FlowSequence => Value::List(self.flow_sequence(depth)?),
-            Kind::FlowMapping => Value::Map(self.flow_mapping(depth)?),
-            Kind::BlockSequence if context != ParseContext::Flow => {
+            TokenKind::FlowSequence => Value::List(self.flow_sequence(depth)?),
+            TokenKind::FlowMapping => Value::Map(self.flow_mapping(depth)?),
+            TokenKind::BlockSequence if context != ParseContext::Flow => {
                 self.tokens.next()?;
                 Value::List(self.block_sequence(false, depth)?)
             }
-            Kind::BlockMapping if context != ParseContext::Flow => Value::Map(self.block_mapping(depth)?),
+            TokenKind::BlockMapping if context != ParseContext::Flow => Value::Map(self.block_mapping(depth)?),
             _ if marked => return Ok(Node { value: scalar("", Style::Plain, tag), ..self.nothing(end) }),
             kind => return Err(unexpected(kind, start).into()),
         };
@@ -235,17 +237,17 @@ impl<'t> Builder<'t> {
         loop {
             let token = self.tokens.peek()?;
             match token.kind {
-                Kind::BlockEntry => {
+                TokenKind::BlockEntry => {
                     let dash = self.tokens.next()?.start;
                     let item = match self.tokens.peek()?.kind {
-                        Kind::BlockEntry | Kind::BlockEnd => self.nothing(dash),
-                        Kind::Key | Kind::Value if indentless => self.nothing(dash),
+                        TokenKind::BlockEntry | TokenKind::BlockEnd => self.nothing(dash),
+                        TokenKind::Key | TokenKind::Value if indentless => self.nothing(dash),
                         _ => self.node(ParseContext::Block, depth + 1)?,
                     };
                     push(&mut list, item);
                 }
                 _ if indentless => return Ok(list),
-                Kind::BlockEnd => {
+                TokenKind::BlockEnd => {
                     self.tokens.next()?;
                     return Ok(list);
                 }
@@ -264,11 +266,11 @@ impl<'t> Builder<'t> {
         loop {
             let token = self.tokens.peek()?;
             match token.kind {
-                Kind::Key => {
+                TokenKind::Key => {
                     let mark = self.tokens.next()?.start;
                     let key = self.entry_part(mark, depth)?;
                     let value = match self.tokens.peek()?.kind {
-                        Kind::Value => {
+                        TokenKind::Value => {
                             let colon = self.tokens.next()?.start;
                             self.entry_part(colon, depth)?.0
                         }
@@ -276,7 +278,7 @@ impl<'t> Builder<'t> {
                     };
                     map.insert(key, value)?;
                 }
-                Kind::BlockEnd => {
+                TokenKind::BlockEnd => {
                     self.tokens.next()?;
                     return Ok(map.finish()?);
                 }
@@ -291,8 +293,10 @@ impl<'t> Builder<'t> {
     /// A key or a value of a block mapping, and whether it is a plain scalar.
     fn entry_part(&mut self, mark: Mark, depth: usize) -> ParseResult<(Node, bool)> {
         match self.tokens.peek()?.kind {
-            Kind::Key | Kind::Value | Kind::BlockEnd => Ok((self.nothing(mark), false)),
-            Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge") => Ok((self.node(ParseContext::Entry, depth + 1)?, true)),
+            TokenKind::Key | TokenKind::Value | TokenKind::BlockEnd => Ok((self.nothing(mark), false)),
+            TokenKind::Scalar(_, Style::Plain) | TokenKind::Tag("!!merge") => {
+                Ok((self.node(ParseContext::Entry, depth + 1)?, true))
+            }
             _ => Ok((self.node(ParseContext::Entry, depth + 1)?, false)),
         }
     }
@@ -304,9 +308,9 @@ impl<'t> Builder<'t> {
             let token = self.tokens.peek()?;
             let (start, end) = (token.start, token.end);
             match token.kind {
-                Kind::FlowSequenceEnd => break,
+                TokenKind::FlowSequenceEnd => break,
                 // `[key: value]` is a list of one mapping.
-                Kind::Key => {
+                TokenKind::Key => {
                     let at = self.at(start, end);
                     let mut map = Mapping::default();
                     let (key, value) = self.flow_pair(depth + 1)?;
@@ -320,8 +324,8 @@ impl<'t> Builder<'t> {
             }
             let token = self.tokens.peek()?;
             match token.kind {
-                Kind::FlowEntry => drop(self.tokens.next()?),
-                Kind::FlowSequenceEnd => break,
+                TokenKind::FlowEntry => drop(self.tokens.next()?),
+                TokenKind::FlowSequenceEnd => break,
                 _ => {
                     let what = "while parsing a flow sequence, did not find expected ',' or ']'";
                     return Err(malformed(token.start, what, HELP_ITEMS).into());
@@ -337,8 +341,8 @@ impl<'t> Builder<'t> {
         let mut map = Mapping::default();
         loop {
             match self.tokens.peek()?.kind {
-                Kind::FlowMappingEnd => break,
-                Kind::Key => {
+                TokenKind::FlowMappingEnd => break,
+                TokenKind::Key => {
                     let (key, value) = self.flow_pair(depth + 1)?;
                     map.insert(key, value)?;
                 }
@@ -351,8 +355,8 @@ impl<'t> Builder<'t> {
             }
             let token = self.tokens.peek()?;
             match token.kind {
-                Kind::FlowEntry => drop(self.tokens.next()?),
-                Kind::FlowMappingEnd => break,
+                TokenKind::FlowEntry => drop(self.tokens.next()?),
+                TokenKind::FlowMappingEnd => break,
                 _ => {
                     let what = "while parsing a flow mapping, did not find expected ',' or '}'";
                     return Err(malformed(token.start, what, HELP_ITEMS).into());
@@ -366,10 +370,10 @@ impl<'t> Builder<'t> {
     /// `key: value` within brackets; the key comes with whether it is a plain scalar.
     fn flow_pair(&mut self, depth: usize) -> ParseResult<((Node, bool), Node)> {
         let mark = self.tokens.next()?.start;
-        let plain = matches!(self.tokens.peek()?.kind, Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge"));
+        let plain = matches!(self.tokens.peek()?.kind, TokenKind::Scalar(_, Style::Plain) | TokenKind::Tag("!!merge"));
         let key = self.flow_part(mark, depth)?;
         let value = match self.tokens.peek()?.kind {
-            Kind::Value => {
+            TokenKind::Value => {
                 let colon = self.tokens.next()?.start;
                 self.flow_part(colon, depth)?
             }
@@ -380,7 +384,9 @@ impl<'t> Builder<'t> {
 
     fn flow_part(&mut self, mark: Mark, depth: usize) -> ParseResult<Node> {
         match self.tokens.peek()?.kind {
-            Kind::Value | Kind::FlowEntry | Kind::FlowSequenceEnd | Kind::FlowMappingEnd => Ok(self.nothing(mark)),
+            TokenKind::Value | TokenKind::FlowEntry | TokenKind::FlowSequenceEnd | TokenKind::FlowMappingEnd => {
+                Ok(self.nothing(mark))
+            }
             _ => self.node(ParseContext::Flow, depth),
         }
     }
@@ -393,12 +399,12 @@ fn push(list: &mut Vec<Node>, item: Node) {
     }
 }
 
-fn unexpected(kind: &Kind<'_>, at: Mark) -> Malformed {
+fn unexpected(kind: &TokenKind<'_>, at: Mark) -> MalformedYaml {
     let what = match kind {
-        Kind::StreamEnd => "found unexpected end of stream",
-        Kind::FlowEntry => "found a comma where a value is expected",
-        Kind::FlowSequenceEnd | Kind::FlowMappingEnd => "found a closing bracket that nothing has opened",
-        Kind::BlockEntry => "found a list's `- ` where it cannot begin",
+        TokenKind::StreamEnd => "found unexpected end of stream",
+        TokenKind::FlowEntry => "found a comma where a value is expected",
+        TokenKind::FlowSequenceEnd | TokenKind::FlowMappingEnd => "found a closing bracket that nothing has opened",
+        TokenKind::BlockEntry => "found a list's `- ` where it cannot begin",
         _ => "did not find the expected value",
     };
     malformed(at, what, HELP_INDENTATION)

@@ -22,7 +22,7 @@ pub enum Style {
 
 /// A token of YAML.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind<'t> {
+pub enum TokenKind<'t> {
     StreamEnd,
     Directive,
     DocumentStart,
@@ -48,14 +48,14 @@ pub enum Kind<'t> {
 /// A token, with where it begins and ends.
 #[derive(Clone, Debug)]
 pub struct Token<'t> {
-    pub kind: Kind<'t>,
+    pub kind: TokenKind<'t>,
     pub start: Mark,
     pub end: Mark,
 }
 
 /// A text that is not YAML.
 #[derive(Debug)]
-pub struct Malformed {
+pub struct MalformedYaml {
     pub at: Mark,
     pub what: Cow<'static, str>,
     pub help: &'static str,
@@ -66,12 +66,12 @@ pub const HELP_QUOTE: &str = "close the quote or the bracket that was opened";
 pub const HELP_TAB: &str = "YAML is indented with spaces, never with tabs";
 const HELP_COLON: &str = "quote the value if it holds `: `, or check the indentation of this line and the one above";
 
-pub fn malformed(at: Mark, what: impl Into<Cow<'static, str>>, help: &'static str) -> Malformed {
-    Malformed { at, what: what.into(), help }
+pub fn malformed(at: Mark, what: impl Into<Cow<'static, str>>, help: &'static str) -> MalformedYaml {
+    MalformedYaml { at, what: what.into(), help }
 }
 
 /// A token or more, or why the text is no YAML.
-pub type Scanned<T> = Result<T, Malformed>;
+pub type Scanned<T> = Result<T, MalformedYaml>;
 
 /// A possible key: it is one if a `:` follows on the same line.
 #[derive(Clone, Copy)]
@@ -145,7 +145,7 @@ impl<'t> Scanner<'t> {
 
     pub fn next(&mut self) -> Scanned<Token<'t>> {
         let token = self.peek()?.clone();
-        if token.kind != Kind::StreamEnd {
+        if token.kind != TokenKind::StreamEnd {
             self.queue.pop_front();
             self.taken += 1;
         }
@@ -204,8 +204,8 @@ impl<'t> Scanner<'t> {
         !self.outer_keys.is_empty()
     }
 
-    fn push(&mut self, kind: Kind<'t>, start: Mark) {
-        self.at_item = matches!(kind, Kind::FlowEntry | Kind::FlowSequence);
+    fn push(&mut self, kind: TokenKind<'t>, start: Mark) {
+        self.at_item = matches!(kind, TokenKind::FlowEntry | TokenKind::FlowSequence);
         self.queue.push_back(Token { kind, start, end: self.mark });
     }
 
@@ -216,21 +216,21 @@ impl<'t> Scanner<'t> {
         self.unroll(self.mark.column as i32);
         let Some(c) = self.byte(0) else { return self.end() };
         if self.mark.column == 0 && c == b'%' {
-            return self.document_token(Kind::Directive, self.rest().find(['\n', '\r']).unwrap_or(self.rest().len()));
+            return self.document_token(TokenKind::Directive, self.rest().find(['\n', '\r']).unwrap_or(self.rest().len()));
         }
         if self.is_document_marker() {
-            return self.document_token(if c == b'-' { Kind::DocumentStart } else { Kind::DocumentEnd }, 3);
+            return self.document_token(if c == b'-' { TokenKind::DocumentStart } else { TokenKind::DocumentEnd }, 3);
         }
         let followed = self.is_blank_or_end(1);
         match c {
-            b'[' => self.open(Kind::FlowSequence),
-            b'{' => self.open(Kind::FlowMapping),
-            b']' => self.close(Kind::FlowSequenceEnd),
-            b'}' => self.close(Kind::FlowMappingEnd),
+            b'[' => self.open(TokenKind::FlowSequence),
+            b'{' => self.open(TokenKind::FlowMapping),
+            b']' => self.close(TokenKind::FlowSequenceEnd),
+            b'}' => self.close(TokenKind::FlowMappingEnd),
             b',' => {
                 self.drop_key()?;
                 self.key_allowed = true;
-                self.indicator(Kind::FlowEntry);
+                self.indicator(TokenKind::FlowEntry);
                 Ok(())
             }
             b'-' if followed => self.block_entry(),
@@ -243,7 +243,7 @@ impl<'t> Scanner<'t> {
                 self.key_allowed = true;
                 let start = self.mark;
                 let text = self.scan_block(c == b'|')?;
-                self.push(Kind::Scalar(Cow::Owned(text), Style::Block), start);
+                self.push(TokenKind::Scalar(Cow::Owned(text), Style::Block), start);
                 Ok(())
             }
             b'\'' | b'"' => {
@@ -251,7 +251,7 @@ impl<'t> Scanner<'t> {
                 self.key_allowed = false;
                 let start = self.mark;
                 let text = self.scan_quoted(c)?;
-                self.push(Kind::Scalar(text, Style::Quoted), start);
+                self.push(TokenKind::Scalar(text, Style::Quoted), start);
                 Ok(())
             }
             b'\t' => Err(malformed(self.mark, "a tab stands where indentation is expected", HELP_TAB)),
@@ -265,7 +265,7 @@ impl<'t> Scanner<'t> {
                 let start = self.mark;
                 let (text, end) = self.scan_plain()?;
                 self.at_item = false;
-                self.queue.push_back(Token { kind: Kind::Scalar(text, Style::Plain), start, end });
+                self.queue.push_back(Token { kind: TokenKind::Scalar(text, Style::Plain), start, end });
                 Ok(())
             }
         }
@@ -293,13 +293,13 @@ impl<'t> Scanner<'t> {
     /// Ends the blocks that are indented deeper than a column.
     fn unroll(&mut self, column: i32) {
         while !self.is_flow() && self.indent > column {
-            self.queue.push_back(Token { kind: Kind::BlockEnd, start: self.mark, end: self.mark });
+            self.queue.push_back(Token { kind: TokenKind::BlockEnd, start: self.mark, end: self.mark });
             self.indent = self.indents.pop().unwrap_or(-1);
         }
     }
 
     /// Begins a block where a column is deeper than the one around it. `number`: before which token; the next one by default.
-    fn roll(&mut self, column: u32, number: Option<usize>, kind: Kind<'t>, at: Mark) {
+    fn roll(&mut self, column: u32, number: Option<usize>, kind: TokenKind<'t>, at: Mark) {
         if !self.is_flow() && self.indent < column as i32 {
             self.indents.push(self.indent);
             self.indent = column as i32;
@@ -326,7 +326,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    fn indicator(&mut self, kind: Kind<'t>) {
+    fn indicator(&mut self, kind: TokenKind<'t>) {
         let start = self.mark;
         self.advance(1);
         self.push(kind, start);
@@ -337,11 +337,11 @@ impl<'t> Scanner<'t> {
         self.drop_key()?;
         self.key_allowed = false;
         self.ended = true;
-        self.push(Kind::StreamEnd, self.mark);
+        self.push(TokenKind::StreamEnd, self.mark);
         Ok(())
     }
 
-    fn document_token(&mut self, kind: Kind<'t>, len: usize) -> Scanned<()> {
+    fn document_token(&mut self, kind: TokenKind<'t>, len: usize) -> Scanned<()> {
         self.unroll(-1);
         self.drop_key()?;
         self.key_allowed = false;
@@ -351,7 +351,7 @@ impl<'t> Scanner<'t> {
         Ok(())
     }
 
-    fn open(&mut self, kind: Kind<'t>) -> Scanned<()> {
+    fn open(&mut self, kind: TokenKind<'t>) -> Scanned<()> {
         self.save_key()?;
         self.outer_keys.push(self.key.take());
         self.key_allowed = true;
@@ -359,7 +359,7 @@ impl<'t> Scanner<'t> {
         Ok(())
     }
 
-    fn close(&mut self, kind: Kind<'t>) -> Scanned<()> {
+    fn close(&mut self, kind: TokenKind<'t>) -> Scanned<()> {
         self.drop_key()?;
         self.key = self.outer_keys.pop().flatten();
         self.key_allowed = false;
@@ -373,11 +373,11 @@ impl<'t> Scanner<'t> {
                 let what = "block sequence entries are not allowed in this context";
                 return Err(malformed(self.mark, what, "begin the list on a line of its own"));
             }
-            self.roll(self.mark.column, None, Kind::BlockSequence, self.mark);
+            self.roll(self.mark.column, None, TokenKind::BlockSequence, self.mark);
         }
         self.drop_key()?;
         self.key_allowed = true;
-        self.indicator(Kind::BlockEntry);
+        self.indicator(TokenKind::BlockEntry);
         Ok(())
     }
 
@@ -386,20 +386,20 @@ impl<'t> Scanner<'t> {
             if !self.key_allowed {
                 return Err(malformed(self.mark, "mapping keys are not allowed in this context", HELP_COLON));
             }
-            self.roll(self.mark.column, None, Kind::BlockMapping, self.mark);
+            self.roll(self.mark.column, None, TokenKind::BlockMapping, self.mark);
         }
         self.drop_key()?;
         self.key_allowed = !self.is_flow();
-        self.indicator(Kind::Key);
+        self.indicator(TokenKind::Key);
         Ok(())
     }
 
     fn value(&mut self) -> Scanned<()> {
         match self.key.filter(|key| key.mark.line == self.mark.line) {
             Some(key) => {
-                let token = Token { kind: Kind::Key, start: key.mark, end: key.mark };
+                let token = Token { kind: TokenKind::Key, start: key.mark, end: key.mark };
                 self.queue.insert(key.number - self.taken, token);
-                self.roll(key.mark.column, Some(key.number), Kind::BlockMapping, key.mark);
+                self.roll(key.mark.column, Some(key.number), TokenKind::BlockMapping, key.mark);
                 self.key = None;
                 self.key_allowed = false;
             }
@@ -408,12 +408,12 @@ impl<'t> Scanner<'t> {
                     if !self.key_allowed {
                         return Err(malformed(self.mark, "mapping values are not allowed in this context", HELP_COLON));
                     }
-                    self.roll(self.mark.column, None, Kind::BlockMapping, self.mark);
+                    self.roll(self.mark.column, None, TokenKind::BlockMapping, self.mark);
                 }
                 self.key_allowed = !self.is_flow();
             }
         }
-        self.indicator(Kind::Value);
+        self.indicator(TokenKind::Value);
         Ok(())
     }
 
@@ -429,7 +429,7 @@ impl<'t> Scanner<'t> {
             let what = if alias { "an alias has no name" } else { "an anchor has no name" };
             return Err(malformed(start, what, "write `&name` and `*name`, or quote a value that begins so"));
         }
-        self.push(if alias { Kind::Alias(name) } else { Kind::Anchor(name) }, start);
+        self.push(if alias { TokenKind::Alias(name) } else { TokenKind::Anchor(name) }, start);
         Ok(())
     }
 
@@ -442,7 +442,7 @@ impl<'t> Scanner<'t> {
         let ends = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r') || (flow && matches!(c, ',' | ']' | '}'));
         let tag = &rest[..rest.find(ends).unwrap_or(rest.len())];
         self.advance(tag.len());
-        self.push(Kind::Tag(tag), start);
+        self.push(TokenKind::Tag(tag), start);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::locked;
 use crate::engine::networks::Published;
 use crate::engine::record::{ContainerRecord, Status};
 use crate::network::dns::Serving;
-use crate::runtime::control::Request;
+use crate::runtime::control::MonitorRequest;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -63,11 +63,11 @@ pub(in crate::engine) struct Live {
     /// Failures of the hooks of its last stop, for the caller of the stop.
     pub pre_stop_failure: Option<String>,
     /// The reader of its hooks' output.
-    pub hook_output: Option<mpsc::Sender<Piece>>,
+    pub hook_output: Option<mpsc::Sender<HookOutput>>,
 }
 
 /// Output of a hook on a stream: 1 is stdout, 2 stderr.
-pub(in crate::engine) type Piece = (u8, Vec<u8>);
+pub(in crate::engine) type HookOutput = (u8, Vec<u8>);
 
 /// The right to start, stop or remove a container, which exists.
 pub(in crate::engine) struct OperationGuard<'a> {
@@ -172,7 +172,7 @@ impl Container {
     ///
     /// # Errors
     /// [`EngineError::NotRunning`] when it has no monitor, or one that has just gone: its end is about to be noticed.
-    pub(in crate::engine) fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), EngineError> {
+    pub(in crate::engine) fn ask(&self, request: &MonitorRequest, fds: &[BorrowedFd<'_>]) -> Result<(), EngineError> {
         let gone = || EngineError::NotRunning { name: self.name() };
         self.link().ok_or_else(gone)?.send(request, fds).map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected => gone(),
@@ -191,7 +191,7 @@ impl Container {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, signal: i32) -> Result<(), EngineError> {
-        self.ask(&Request::Signal(signal), &[])
+        self.ask(&MonitorRequest::Signal(signal), &[])
     }
 
     /// The writing end of a container's standard input, or its terminal; `None` where it has neither.
@@ -201,24 +201,24 @@ impl Container {
     pub async fn input(&self) -> Result<Option<OwnedFd>, EngineError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         locked(&self.live).input.push(sender);
-        self.ask(&Request::Input, &[])?;
+        self.ask(&MonitorRequest::Input, &[])?;
         receiver.await.map_err(|_| EngineError::NotRunning { name: self.name() })
     }
 
     /// Ends a container's standard input.
     pub fn close_input(&self) {
-        let _ = self.ask(&Request::CloseInput, &[]);
+        let _ = self.ask(&MonitorRequest::CloseInput, &[]);
     }
 
     /// Sets the size of a container's terminal.
     pub fn resize(&self, rows: u16, columns: u16) {
-        let _ = self.ask(&Request::Resize { rows, columns }, &[]);
+        let _ = self.ask(&MonitorRequest::Resize { rows, columns }, &[]);
     }
 
     /// Whether its monitor sends anything within a time, when it is asked to.
     pub(in crate::engine) async fn monitor_answers(&self, within: Duration) -> bool {
         let heard = self.heard.notified();
-        self.ask(&Request::Status, &[]).is_ok() && tokio::time::timeout(within, heard).await.is_ok()
+        self.ask(&MonitorRequest::Status, &[]).is_ok() && tokio::time::timeout(within, heard).await.is_ok()
     }
 
     /// Tells of every change of the record from now on.
@@ -240,5 +240,5 @@ impl Container {
 
 fn dismiss(link: Option<Arc<MonitorLink>>) {
     // One that is gone needs no goodbye.
-    link.iter().for_each(|link| drop(link.send(&Request::Goodbye, &[])));
+    link.iter().for_each(|link| drop(link.send(&MonitorRequest::Goodbye, &[])));
 }

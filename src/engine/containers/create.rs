@@ -8,7 +8,7 @@ use crate::engine::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
     Replacement, clean_target,
 };
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::state::directories::{Draft, manifest_of, write_manifest};
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Container, Engine, new_id};
@@ -45,7 +45,7 @@ impl Engine {
             return Err(EngineError::Invalid(why));
         }
         let reserved = self.containers.reserve(name)?;
-        self.state.refuse_unknown(Kind::Container, name)?;
+        self.state.refuse_unknown(RecordKind::Container, name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;
         let (_, image) = self.images.find(&spec.image)?;
         check_size(&image)?;

@@ -1,13 +1,13 @@
 //! Further processes in running containers, for users (`exec`) and for health checks.
 
-use super::container::Piece;
+use super::container::HookOutput;
 use super::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::numbers::Numbers;
 use crate::engine::record::Status;
 use crate::engine::{Container, locked, new_id};
 use crate::network::dns::Names;
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::runtime::error::SetupStep;
 use crate::runtime::launch::ExecSpec;
 use nix::fcntl::OFlag;
@@ -65,7 +65,7 @@ pub struct ExecState {
 }
 
 /// Where the events of execs that run in a container go, by the number of each.
-pub(in crate::engine) type Running = HashMap<u64, mpsc::UnboundedSender<Event>>;
+pub(in crate::engine) type Running = HashMap<u64, mpsc::UnboundedSender<MonitorEvent>>;
 
 /// Clients ask soon how an exec has ended. Docker keeps them for some minutes as well.
 const KEPT_FOR: Duration = Duration::from_secs(300);
@@ -160,7 +160,10 @@ impl Drop for Unstarted<'_> {
 ///
 /// # Errors
 /// When the monitor hangs.
-async fn first_event(container: &Container, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<Option<Event>, EngineError> {
+async fn first_event(
+    container: &Container,
+    events: &mut mpsc::UnboundedReceiver<MonitorEvent>,
+) -> Result<Option<MonitorEvent>, EngineError> {
     loop {
         if let Ok(event) = tokio::time::timeout(PATIENCE, events.recv()).await {
             return Ok(event);
@@ -177,7 +180,7 @@ async fn first_event(container: &Container, events: &mut mpsc::UnboundedReceiver
 }
 
 /// The engine's ends of a process's streams.
-pub enum Streams {
+pub enum ProcessStreams {
     Pipes { input: Option<pipe::Sender>, output: pipe::Receiver, error: pipe::Receiver },
     Terminal(OwnedFd),
 }
@@ -232,7 +235,7 @@ impl Execs {
     ///
     /// # Errors
     /// Why it cannot run: code 127 where the program is missing, 126 where it cannot be executed.
-    pub async fn start(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+    pub async fn start(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<ProcessStreams, EngineError> {
         let container = &exec.container;
         let record = container.record();
         let doing = || EngineError::io("making a pipe");
@@ -255,7 +258,7 @@ impl Execs {
         let pending = if exec.new.tty {
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| doing()(e.into()))?;
-            container.ask(&Request::Exec(spec), &[theirs.as_fd()])?;
+            container.ask(&MonitorRequest::Exec(spec), &[theirs.as_fd()])?;
             Pending::Terminal(ours)
         } else {
             let (output, output_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
@@ -266,14 +269,14 @@ impl Execs {
             } else {
                 (std::fs::File::open("/dev/null").map_err(doing())?.into(), None)
             };
-            container.ask(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()])?;
+            container.ask(&MonitorRequest::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()])?;
             Pending::Pipes { input, output, error }
         };
         match first_event(container, &mut events).await? {
-            Some(Event::ExecStarted { pid, .. }) => {
+            Some(MonitorEvent::ExecStarted { pid, .. }) => {
                 exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
             }
-            Some(Event::ExecFailed { message, code, step, .. }) => {
+            Some(MonitorEvent::ExecFailed { message, code, step, .. }) => {
                 let step = step.unwrap_or_else(|| SetupStep::of_code(code));
                 exec.state.send_modify(|state| state.exit_code = Some(code));
                 let (command, container) = (exec.new.args[0].clone(), record.name.clone());
@@ -285,7 +288,7 @@ impl Execs {
         let (execs, ended) = (self.clone(), exec.clone());
         tokio::spawn(async move {
             let code = match events.recv().await {
-                Some(Event::ExecExited { code, .. }) => code,
+                Some(MonitorEvent::ExecExited { code, .. }) => code,
                 _ => 137,
             };
             ended.state.send_modify(|state| *state = ExecState { running: false, exit_code: Some(code), ..*state });
@@ -299,9 +302,9 @@ impl Execs {
                 let master = received.and_then(|((), fds)| fds.into_iter().next());
                 let master = master.ok_or_else(|| EngineError::Conflict("the process has no terminal".into()))?;
                 *locked(&exec.terminal) = master.try_clone().ok();
-                Streams::Terminal(master)
+                ProcessStreams::Terminal(master)
             }
-            Pending::Pipes { input, output, error } => Streams::Pipes {
+            Pending::Pipes { input, output, error } => ProcessStreams::Pipes {
                 input: input.map(pipe::Sender::from_owned_fd).transpose().map_err(doing())?,
                 output: pipe::Receiver::from_owned_fd(output).map_err(doing())?,
                 error: pipe::Receiver::from_owned_fd(error).map_err(doing())?,
@@ -321,8 +324,8 @@ impl Execs {
         let exec = self.create(container, new).ok()?;
         let ended = EndExec { execs: self, exec: &exec };
         let (mut output, mut error) = match self.start(&exec).await {
-            Ok(Streams::Pipes { output, error, .. }) => (output, error),
-            Ok(Streams::Terminal(_)) => return None,
+            Ok(ProcessStreams::Pipes { output, error, .. }) => (output, error),
+            Ok(ProcessStreams::Terminal(_)) => return None,
             Err(EngineError::Exec { message, step, .. }) => return Some((step.exit_code(), message)),
             Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
             Err(_) => return None,
@@ -384,7 +387,7 @@ pub(in crate::engine) struct Excerpt {
     end: End,
     bytes: Vec<u8>,
     cut: bool,
-    reader: Option<mpsc::Sender<Piece>>,
+    reader: Option<mpsc::Sender<HookOutput>>,
 }
 
 /// A reader of a command's output that takes nothing for so long has given up.
@@ -409,7 +412,7 @@ impl Excerpt {
     }
 
     /// Somebody gets all of the output. The command waits for them, as for the reader of a pipe.
-    pub(in crate::engine) fn read_by(self, reader: Option<mpsc::Sender<Piece>>) -> Self {
+    pub(in crate::engine) fn read_by(self, reader: Option<mpsc::Sender<HookOutput>>) -> Self {
         Excerpt { reader, ..self }
     }
 
@@ -466,7 +469,7 @@ struct EndExec<'a> {
 impl Drop for EndExec<'_> {
     fn drop(&mut self) {
         if self.exec.state.borrow().running {
-            let _ = self.exec.container.ask(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
+            let _ = self.exec.container.ask(&MonitorRequest::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
         }
         self.execs.forget(self.exec);
     }

@@ -7,7 +7,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind};
 use crate::engine::{Config, Container};
 use crate::image::Store;
-use crate::image::build::files::{Found, Tree};
+use crate::image::build::files::{FoundFile, Tree};
 use crate::image::build::first_names::FirstNames;
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
@@ -44,7 +44,7 @@ pub struct PathStat {
 
 /// A file that `diff` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct PathChange {
     pub path: String,
     pub kind: ChangeKind,
 }
@@ -58,7 +58,7 @@ pub enum ChangeKind {
 }
 
 /// Containers' files, from outside.
-pub struct Files {
+pub struct ContainerFiles {
     config: Arc<Config>,
     store: Arc<Store>,
 }
@@ -78,9 +78,9 @@ fn part_of(volume: &Path, subpath: &Path) -> io::Result<(Tree, PathBuf)> {
     }
 }
 
-impl Files {
+impl ContainerFiles {
     pub(in crate::engine) fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
-        Files { config, store }
+        ContainerFiles { config, store }
     }
 
     /// The tree in which a path of a container is, and the path in it. Of a running container it is its own mount namespace's; of
@@ -176,7 +176,7 @@ impl Files {
         let (found, left_out) = match inside.file_name() {
             Some(_) => (found, Patterns::default()),
             // Of the whole root, what the kernel shows in it is no file of the container: Docker does not see it either.
-            None => (Found { path: PathBuf::new(), ..found }, Patterns::parse("proc/*\nsys/*\ndev/*")),
+            None => (FoundFile { path: PathBuf::new(), ..found }, Patterns::parse("proc/*\nsys/*\ndev/*")),
         };
         pack(&tree, &found, &name, &left_out, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
     }
@@ -251,7 +251,7 @@ impl Files {
     pub fn changes(
         &self,
         container: &Container,
-        mut each: impl FnMut(&Change) -> Result<(), EngineError>,
+        mut each: impl FnMut(&PathChange) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let doing = || EngineError::io(format!("comparing {} with its image", container.name()));
         let record = container.record();
@@ -265,7 +265,7 @@ impl Files {
                 _ if find(&image, &found.path, false).is_ok() => ChangeKind::Modified,
                 _ => ChangeKind::Added,
             };
-            each(&Change { path: format!("/{}", found.path.display()), kind })?;
+            each(&PathChange { path: format!("/{}", found.path.display()), kind })?;
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Files {
     ///
     /// # Errors
     /// A change that is not understood, or the disk's.
-    pub fn commit(&self, container: &Container, commit: &Commit) -> Result<Image, EngineError> {
+    pub fn commit(&self, container: &Container, commit: &CommitRequest) -> Result<Image, EngineError> {
         let record = container.record();
         let spec = &record.spec;
         let doing = || EngineError::io(format!("committing {}", record.name));
@@ -308,7 +308,7 @@ impl Files {
 
 /// A request to `commit`.
 #[derive(Clone, Debug)]
-pub struct Commit {
+pub struct CommitRequest {
     pub name: Option<ImageRef>,
     pub author: String,
     pub comment: String,
@@ -333,24 +333,24 @@ fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError 
 }
 
 /// The file at a path; a symlink at its end is followed only where that is asked for.
-fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<Found> {
+fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<FoundFile> {
     let Some(name) = path.file_name().filter(|_| !follow) else {
         let path = if path == Path::new("") { Path::new(".") } else { path };
         return tree.find(path);
     };
     let parent = tree.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
     let stat = fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(Found { path: path.to_path_buf(), stat })
+    Ok(FoundFile { path: path.to_path_buf(), stat })
 }
 
 /// A tree from its root, as a tar.
 fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
     let root = tree.find(Path::new("."))?;
-    pack(tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), &Patterns::default(), out)
+    pack(tree, &FoundFile { path: PathBuf::new(), ..root }, Path::new(""), &Patterns::default(), out)
 }
 
 /// Writes a file, or a directory with all below it but what is left out, as a tar. Names begin with `name` in the place of the path's.
-fn pack(tree: &Tree, top: &Found, name: &Path, left_out: &Patterns, out: impl Write) -> io::Result<()> {
+fn pack(tree: &Tree, top: &FoundFile, name: &Path, left_out: &Patterns, out: impl Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
     let mut links = FirstNames::default();
     if name != Path::new("") {

@@ -3,7 +3,7 @@
 use super::{Container, locked};
 use crate::engine::record::Status;
 use crate::logs::holds::{ALL, Hold};
-use crate::runtime::control::Request;
+use crate::runtime::control::MonitorRequest;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Container {
         };
         let lease = Lease { container: self.clone(), reader, file: Some(ALL) };
         if let Some(held) = asked
-            && self.ask(&Request::Hold(Hold { reader, file: ALL }), &[]).is_ok()
+            && self.ask(&MonitorRequest::Hold(Hold { reader, file: ALL }), &[]).is_ok()
         {
             let _ = tokio::time::timeout(ANSWER, held).await;
         }
@@ -112,14 +112,14 @@ impl Lease {
         }
         self.file = Some(file);
         locked(&self.container.live).followers.holds.insert(self.reader, file);
-        let _ = self.container.ask(&Request::Hold(Hold { reader: self.reader, file }), &[]);
+        let _ = self.container.ask(&MonitorRequest::Hold(Hold { reader: self.reader, file }), &[]);
     }
 
     /// The reader is not waited for any more, until it goes on.
     pub fn release(&mut self) {
         if self.file.take().is_some() {
             locked(&self.container.live).followers.holds.remove(&self.reader);
-            let _ = self.container.ask(&Request::Release { reader: self.reader }, &[]);
+            let _ = self.container.ask(&MonitorRequest::Release { reader: self.reader }, &[]);
             self.container.changed.send_modify(|count| *count += 1);
         }
     }

@@ -6,7 +6,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use crate::engine::{Container, Engine, locked};
 use crate::labels::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
-use crate::logs::reader::{Reader, Selection};
+use crate::logs::reader::{LineSelection, Reader};
 use std::future::pending;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ impl Execs {
 impl Config {
     /// The last lines that a container has written, after a colon.
     pub(in crate::engine) fn last_words(&self, container: &Container) -> String {
-        let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
+        let selection = LineSelection { tail: Some(LAST_LINES), ..LineSelection::default() };
         let mut excerpt = Excerpt::last(KEPT_OUTPUT);
         if let Ok(mut reader) = Reader::open(&self.log_path(&container.id), &selection) {
             while let Ok(Some(line)) = reader.next_line() {

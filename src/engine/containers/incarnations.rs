@@ -5,7 +5,9 @@
 //! alone, so none of them becomes a path.
 
 use crate::engine::record::{ContainerRecord, LogSpec};
-use crate::engine::state::directories::{self, Draft, Entry, Removal, manifest_of, read_manifest, write_manifest};
+use crate::engine::state::directories::{
+    self, DirectoryEntry, DirectoryRemoval, Draft, manifest_of, read_manifest, write_manifest,
+};
 use crate::engine::{Config, locked};
 use crate::labels::{LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::wire::Incarnation;
@@ -81,7 +83,7 @@ impl Incarnations {
     fn write(&self, gone: &Incarnation) -> io::Result<()> {
         let parent = self.config.incarnations();
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&parent)?;
-        Removal::begin(&parent.join(&gone.id))?.finish()?;
+        DirectoryRemoval::begin(&parent.join(&gone.id))?.finish()?;
         let draft = Draft::new(&parent, &gone.id)?;
         for entry in fs::read_dir(self.config.container_directory(&gone.id))? {
             let entry = entry?;
@@ -112,7 +114,7 @@ impl Incarnations {
         let (going, staying) = std::mem::take(known).into_iter().partition(which);
         *known = staying;
         for gone in going {
-            let removed = Removal::begin(&self.config.incarnations().join(&gone.id)).and_then(Removal::finish);
+            let removed = DirectoryRemoval::begin(&self.config.incarnations().join(&gone.id)).and_then(DirectoryRemoval::finish);
             if let Err(error) = removed {
                 tracing::warn!("removing the log of {}, which is gone: {error}", gone.name);
             }
@@ -161,12 +163,12 @@ fn read(parent: &Path) -> Vec<Incarnation> {
     let mut known = Vec::new();
     for entry in entries {
         match entry {
-            Entry::Whole(id) => match read_manifest::<Incarnation>(&manifest_of(&parent.join(&id))) {
+            DirectoryEntry::Whole(id) => match read_manifest::<Incarnation>(&manifest_of(&parent.join(&id))) {
                 Ok(gone) if gone.id == id => known.push(gone),
                 Ok(_) => tracing::warn!("{} has another's manifest", parent.join(&id).display()),
                 Err(error) => tracing::warn!("reading what is kept of the container {id}: {error}"),
             },
-            Entry::New(name) | Entry::Removing(name) => drop(directories::remove_unfinished(parent, &name)),
+            DirectoryEntry::New(name) | DirectoryEntry::Removing(name) => drop(directories::remove_unfinished(parent, &name)),
         }
     }
     known.sort_by_key(|gone| gone.removed_at);

@@ -1,6 +1,6 @@
 //! The engine's end of a monitor's control socket.
 
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::sys;
 use crate::sys::socket::{connect_at_once, short_name};
 use nix::sys::socket::{SockType, getsockopt, sockopt::PeerCredentials};
@@ -76,7 +76,7 @@ impl MonitorLink {
     ///
     /// # Errors
     /// EPIPE when the monitor is gone.
-    pub fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn send(&self, request: &MonitorRequest, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         control::send(self.socket.as_fd(), request, fds)
     }
 
@@ -93,7 +93,7 @@ impl MonitorLink {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn receive(&self) -> io::Result<Option<(Event, Vec<OwnedFd>)>> {
+    pub async fn receive(&self) -> io::Result<Option<(MonitorEvent, Vec<OwnedFd>)>> {
         let take = || BUFFER.with_borrow_mut(|buffer| control::receive(self.socket.as_fd(), buffer));
         self.socket.async_io(Interest::READABLE, take).await
     }

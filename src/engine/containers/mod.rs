@@ -26,15 +26,15 @@ use super::error::{EngineError, state_error};
 use super::networks::DEFAULT_NETWORK;
 use super::networks::endpoints::Attached;
 use super::record::{ContainerRecord, ContainerSpec, Status, Transition};
-use super::recovery::Kind;
+use super::recovery::RecordKind;
 use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
 use crate::engine::launch::{etc, find_runtime, oci_limits};
-use crate::engine::state::directories::Removal;
-use crate::runtime::control::Request;
+use crate::engine::state::directories::DirectoryRemoval;
+use crate::runtime::control::MonitorRequest;
 use crate::runtime::error::SetupStep;
 use crate::runtime::launch::{Exit, Join};
 use crate::runtime::quota;
@@ -276,7 +276,7 @@ impl Engine {
         let send = |signal: i32| {
             // Before its end can be reported.
             self.containers.emit(container, "kill", &[("signal", signal.to_string())]);
-            match container.ask(&Request::Signal(signal), &[]) {
+            match container.ask(&MonitorRequest::Signal(signal), &[]) {
                 Err(EngineError::NotRunning { .. }) => Ok(()),
                 sent => sent,
             }
@@ -429,7 +429,7 @@ impl Engine {
             // The lock makes it one step: nobody can journal the container again.
             let mut record = locked(&container.record);
             let removing = EngineError::io(format!("removing the files of {}", record.name));
-            let removal = Removal::begin(&self.config.container_directory(&container.id)).map_err(removing)?;
+            let removal = DirectoryRemoval::begin(&self.config.container_directory(&container.id)).map_err(removing)?;
             if let Err(error) = self.state.journal.delete(&format!("container/{}", container.id)) {
                 removal.undo();
                 return Err(state_error(error));
@@ -470,7 +470,7 @@ impl Engine {
         name: &str,
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<(), EngineError> {
-        self.state.refuse_unknown(Kind::Container, name)?;
+        self.state.refuse_unknown(RecordKind::Container, name)?;
         let reserved = self.containers.reserve(name)?;
         let old = self.containers.change(container, |record| {
             change(record);

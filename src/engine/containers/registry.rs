@@ -5,7 +5,7 @@ use crate::engine::error::{EngineError, state_error};
 use crate::engine::events::Events;
 use crate::engine::locked;
 use crate::engine::record::{ContainerRecord, Status, Transition};
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::state::StateStore;
 use crate::engine::state::journal::Room;
 use crate::image::keyed_mutex::KeyedMutex;
@@ -79,7 +79,7 @@ impl Containers {
     pub fn find(&self, name: &str) -> Result<Arc<Container>, EngineError> {
         let name = name.trim_start_matches('/');
         self.find_known(name).or_else(|error| {
-            self.state.refuse_unknown(Kind::Container, name)?;
+            self.state.refuse_unknown(RecordKind::Container, name)?;
             Err(error)
         })
     }
@@ -243,27 +243,27 @@ impl Containers {
 
 /// Names of things of which one at a time may be made or removed: who comes second waits. What is done meanwhile is short.
 #[derive(Default)]
-pub(in crate::engine) struct Reservations {
+pub(in crate::engine) struct NameReservations {
     taken: Mutex<HashSet<String>>,
     freed: Condvar,
 }
 
 /// A name that nobody else takes while this lives.
-pub(in crate::engine) struct Reservation<'a> {
-    of: &'a Reservations,
+pub(in crate::engine) struct ReservedName<'a> {
+    of: &'a NameReservations,
     name: String,
 }
 
-impl Reservations {
-    pub fn reserve(&self, name: &str) -> Reservation<'_> {
+impl NameReservations {
+    pub fn reserve(&self, name: &str) -> ReservedName<'_> {
         let taken = locked(&self.taken);
         let mut taken = self.freed.wait_while(taken, |taken| taken.contains(name)).unwrap_or_else(|e| e.into_inner());
         taken.insert(name.to_string());
-        Reservation { of: self, name: name.to_string() }
+        ReservedName { of: self, name: name.to_string() }
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for ReservedName<'_> {
     fn drop(&mut self) {
         locked(&self.of.taken).remove(&self.name);
         self.of.freed.notify_all();
@@ -275,15 +275,15 @@ impl Drop for Reservation<'_> {
 pub(in crate::engine) struct Uses(Mutex<HashMap<String, usize>>);
 
 /// A name that is in use while this lives.
-pub(in crate::engine) struct Use<'a> {
+pub(in crate::engine) struct NameUse<'a> {
     of: &'a Uses,
     name: String,
 }
 
 impl Uses {
-    pub fn announce(&self, name: &str) -> Use<'_> {
+    pub fn announce(&self, name: &str) -> NameUse<'_> {
         *locked(&self.0).entry(name.to_string()).or_default() += 1;
-        Use { of: self, name: name.to_string() }
+        NameUse { of: self, name: name.to_string() }
     }
 
     pub fn are_announced(&self, name: &str) -> bool {
@@ -291,7 +291,7 @@ impl Uses {
     }
 }
 
-impl Drop for Use<'_> {
+impl Drop for NameUse<'_> {
     fn drop(&mut self) {
         let mut uses = locked(&self.of.0);
         if let Some(count) = uses.get_mut(&self.name) {
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_reservation_is_waited_for() {
-        let names = Arc::new(Reservations::default());
+        let names = Arc::new(NameReservations::default());
         let held = names.reserve("a");
         drop(names.reserve("b"));
         let (waiting, order) = (names.clone(), Arc::new(Mutex::new(Vec::new())));

@@ -5,7 +5,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec, Sharing};
 use crate::engine::volumes::Volumes;
 use crate::engine::{Container, locked};
-use crate::runtime::control::Request;
+use crate::runtime::control::MonitorRequest;
 use crate::runtime::error::SetupStep;
 use crate::runtime::launch::Join;
 use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ async fn mount_of(
         if !live.keeps_mounts {
             return Err(failed("an earlier version of wharf has started: restart it"));
         }
-        if link.send(&Request::Mount(theirs.to_path_buf()), &[]).is_err() {
+        if link.send(&MonitorRequest::Mount(theirs.to_path_buf()), &[]).is_err() {
             return Err(gone);
         }
         live.mounts.push_back(sender);

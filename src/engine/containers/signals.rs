@@ -5,7 +5,7 @@ use super::registry::Containers;
 use crate::engine::Container;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Status, Transition};
-use crate::runtime::control::Request;
+use crate::runtime::control::MonitorRequest;
 use std::sync::Arc;
 
 impl Containers {
@@ -55,7 +55,7 @@ impl Containers {
     }
 
     pub(super) async fn set_paused(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
-        container.ask(&Request::Pause(pause), &[])?;
+        container.ask(&MonitorRequest::Pause(pause), &[])?;
         // Its monitor has done it when it answers what comes after.
         container.monitor_answers(SILENCE).await;
         self.transition(container, &Transition::Paused(pause));

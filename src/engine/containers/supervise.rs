@@ -7,7 +7,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, Health, HealthStatus, Status, Transition, Verdict, verdict};
 use crate::engine::{Container, Engine, locked};
 use crate::logs::holds::GRACE;
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::runtime::error::{FailureReport, SetupStep};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Reports what has become of a command that runs in a container.
-fn on_exec(container: &Container, link: &MonitorLink, id: u64, event: Event) {
-    let started = matches!(event, Event::ExecStarted { .. });
+fn on_exec(container: &Container, link: &MonitorLink, id: u64, event: MonitorEvent) {
+    let started = matches!(event, MonitorEvent::ExecStarted { .. });
     let awaited = {
         let mut live = locked(&container.live);
         let awaited = live.execs.get(&id).is_some_and(|sender| sender.send(event).is_ok());
@@ -28,7 +28,7 @@ fn on_exec(container: &Container, link: &MonitorLink, id: u64, event: Event) {
     };
     // Whoever wanted it has given up, such as a health check whose time is over.
     if started && !awaited {
-        let _ = link.send(&Request::SignalExec { id, signal: libc::SIGKILL }, &[]);
+        let _ = link.send(&MonitorRequest::SignalExec { id, signal: libc::SIGKILL }, &[]);
     }
 }
 
@@ -88,20 +88,20 @@ impl Engine {
                 }
             };
             match event {
-                Event::Started { pid, at, keeps_mounts, holds_log } => {
+                MonitorEvent::Started { pid, at, keeps_mounts, holds_log } => {
                     {
                         // Under the lock: the release of one that leaves now comes after its hold.
                         let mut live = locked(&container.live);
                         live.keeps_mounts = keeps_mounts;
                         let holds = live.followers.monitor_knows(holds_log);
-                        holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
+                        holds.into_iter().for_each(|hold| drop(link.send(&MonitorRequest::Hold(hold), &[])));
                     }
                     self.on_started(&container, pid, at);
                     if let Some(sender) = started.take() {
                         let _ = sender.send(Ok(()));
                     }
                 }
-                Event::Failed { message, code, step } => {
+                MonitorEvent::Failed { message, code, step } => {
                     container.keep_parting(link);
                     match started.take() {
                         Some(sender) => {
@@ -112,25 +112,27 @@ impl Engine {
                     }
                     return;
                 }
-                Event::Exited(exit) => {
+                MonitorEvent::Exited(exit) => {
                     container.keep_parting(link);
                     self.ended(&container, &exit);
                     return;
                 }
                 // An answer to the question whether it is there.
-                Event::Status { .. } => {}
-                Event::Held { reader } => locked(&container.live).followers.held(reader),
-                Event::Input => {
+                MonitorEvent::Status { .. } => {}
+                MonitorEvent::Held { reader } => locked(&container.live).followers.held(reader),
+                MonitorEvent::Input => {
                     let waiting = std::mem::take(&mut locked(&container.live).input);
                     let mut fd = fds.into_iter().next();
                     waiting.into_iter().for_each(|sender| drop(sender.send(fd.take())));
                 }
-                Event::Mount => {
+                MonitorEvent::Mount => {
                     if let Some(sender) = locked(&container.live).mounts.pop_front() {
                         let _ = sender.send(fds);
                     }
                 }
-                Event::ExecStarted { id, .. } | Event::ExecFailed { id, .. } | Event::ExecExited { id, .. } => {
+                MonitorEvent::ExecStarted { id, .. }
+                | MonitorEvent::ExecFailed { id, .. }
+                | MonitorEvent::ExecExited { id, .. } => {
                     on_exec(&container, &link, id, event);
                 }
             }

@@ -6,13 +6,13 @@ use crate::engine::events::Watch;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, MountKind, MountSpec, NetworkMode};
 use crate::engine::{Container, Engine, locked};
-use crate::image::build::mounts::Mounted;
-use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
+use crate::image::build::mounts::MadeMount;
+use crate::image::build::{BuildReport, BuildRequest, Host, Later, Ran, RunProcess, files::ContentDigests, solve};
 use crate::image::credentials::Logins;
 use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::registry::Registry;
 use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
-use crate::logs::reader::{Reader, Selection};
+use crate::logs::reader::{LineSelection, Reader};
 use std::sync::{Arc, Mutex};
 
 /// The end of the ids of builds' containers and of their network (`wharf-build` and a zero). These are in no list and in no event,
@@ -38,7 +38,7 @@ pub(super) struct Builds {
     /// Held by whoever makes a step that another build may want as well.
     steps: KeyedMutex,
     /// Digests of what builds have copied.
-    contents: Contents,
+    contents: ContentDigests,
     /// How many steps are on the builds' network.
     network_users: Mutex<usize>,
 }
@@ -48,7 +48,12 @@ impl Engine {
     ///
     /// # Errors
     /// An error in the Dockerfile, or the step that failed.
-    pub async fn build(self: &Arc<Self>, request: Request, logins: Logins, report: Report) -> Result<solve::Built, EngineError> {
+    pub async fn build(
+        self: &Arc<Self>,
+        request: BuildRequest,
+        logins: Logins,
+        report: BuildReport,
+    ) -> Result<solve::Built, EngineError> {
         let registry = self.images.registry.with_logins(logins);
         let host = Arc::new(BuildHost { engine: self.clone(), registry });
         Ok(solve::build(host, request, report).await?)
@@ -104,7 +109,7 @@ impl Host for BuildHost {
         self.engine.images.store.clone()
     }
 
-    fn contents(&self) -> &Contents {
+    fn contents(&self) -> &ContentDigests {
         &self.engine.images.builds.contents
     }
 
@@ -134,7 +139,7 @@ impl Host for BuildHost {
         })
     }
 
-    fn run<'a>(&'a self, step: Run) -> Later<'a, Ran> {
+    fn run<'a>(&'a self, step: RunProcess) -> Later<'a, Ran> {
         Box::pin(async move { self.engine.run_step(step).await.map_err(|e| ImageError::Build(e.to_string())) })
     }
 }
@@ -189,7 +194,7 @@ async fn report_output(
 }
 
 impl Engine {
-    async fn run_step(self: &Arc<Self>, mut step: Run) -> Result<Ran, EngineError> {
+    async fn run_step(self: &Arc<Self>, mut step: RunProcess) -> Result<Ran, EngineError> {
         let layers = std::mem::take(&mut step.layers);
         let output = step.output.clone();
         let (spec, network) = self.spec_of_step(step)?;
@@ -198,7 +203,7 @@ impl Engine {
         let log = self.config.log_path(&container.id);
         let directory = log.parent().unwrap_or(&log).to_path_buf();
         let watch = self.events.logs.watch(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
-        let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
+        let mut reader = Reader::open(&log, &LineSelection::default()).map_err(EngineError::io("reading a step's output"))?;
         // A build that is given up meanwhile must not leave a process that nobody knows.
         let starting = {
             let (engine, container) = (self.clone(), container.clone());
@@ -217,7 +222,7 @@ impl Engine {
     }
 
     /// The specification of a step's container, and the network of builds where it is on that.
-    fn spec_of_step(self: &Arc<Self>, step: Run) -> Result<(ContainerSpec, Option<NetworkUse>), EngineError> {
+    fn spec_of_step(self: &Arc<Self>, step: RunProcess) -> Result<(ContainerSpec, Option<NetworkUse>), EngineError> {
         let network_mode = match step.network.as_deref() {
             Some("host") => NetworkMode::Host,
             Some("none") => NetworkMode::None,
@@ -254,15 +259,15 @@ impl Engine {
         }
         for mount in step.mounts {
             match mount {
-                Mounted::Bind { source, target, read_only } => spec.mounts.push(MountSpec {
+                MadeMount::Bind { source, target, read_only } => spec.mounts.push(MountSpec {
                     kind: MountKind::Bind,
                     source: source.to_string_lossy().into_owned(),
                     target,
                     read_only,
                     ..MountSpec::default()
                 }),
-                Mounted::Tmpfs { target, options } => spec.tmpfs.push((target, options)),
-                Mounted::Layers { layers, target } => {
+                MadeMount::Tmpfs { target, options } => spec.tmpfs.push((target, options)),
+                MadeMount::Layers { layers, target } => {
                     spec.mounts.push(MountSpec {
                         kind: MountKind::Image,
                         layers,

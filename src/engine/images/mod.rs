@@ -12,7 +12,7 @@ use crate::engine::Container;
 use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::prune::CachedStep;
 use crate::image::registry::Registry;
-use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, Progress as PullProgress, Store};
+use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, PullProgress, Store};
 use crate::wire::Progress;
 use build::Builds;
 use std::collections::{HashMap, HashSet};

@@ -9,7 +9,7 @@ use crate::engine::projects::convert::Origin;
 use crate::engine::projects::{ProgressSender, wall_clock};
 use crate::engine::state::journal::Room;
 use crate::engine::{Engine, locked};
-use crate::jobs::{Admission, Ending, Run, RunState, Runs, Trigger};
+use crate::jobs::{Admission, RecordedRun, RunEnding, RunState, RunTrigger, Runs};
 use crate::labels::{LABEL_JOB, LABEL_PROJECT};
 use crate::wire::{JobDetails, JobRun, JobRunRequest, JobSummary, Progress};
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ impl Engine {
         let mut options = up.options;
         options.inactive = up.inactive;
         let key = JobKey::new(&up.project.name, job);
-        let run = Run { trigger: Trigger::Manual, attached: !detach, ..new_run()? };
+        let run = RecordedRun { trigger: RunTrigger::Manual, attached: !detach, ..new_run()? };
         let (made, is_made) = oneshot::channel();
         let client = ClientRun { project: up.project, options, origin, progress: progress.clone(), made };
         locked(&self.jobs.clients).insert(run.id.clone(), client);
@@ -56,7 +56,7 @@ impl Engine {
         let made = tokio::select! {
             made = is_made => made,
             () = progress.closed() => {
-                self.ask_to_end(&key, &id, Ending::Cancel)?;
+                self.ask_to_end(&key, &id, RunEnding::Cancel)?;
                 return Err(EngineError::Cancelled);
             }
         };
@@ -90,7 +90,7 @@ impl Engine {
     fn begin(
         self: &Arc<Self>,
         key: &JobKey,
-        run: Run,
+        run: RecordedRun,
         concurrency: Concurrency,
         also: impl FnOnce(&mut Runs),
     ) -> Result<(), EngineError> {
@@ -192,7 +192,7 @@ impl Engine {
     }
 
     /// The run of an id or number; without one that which goes on, else the last.
-    fn find_run(&self, key: &JobKey, run: Option<&str>) -> Result<Run, EngineError> {
+    fn find_run(&self, key: &JobKey, run: Option<&str>) -> Result<RecordedRun, EngineError> {
         let runs = self.state.job_runs(key).unwrap_or_default();
         let found = match run {
             Some(wanted) => runs.runs.iter().find(|run| run.id == wanted || run.iteration.to_string() == wanted),
@@ -242,7 +242,7 @@ impl Engine {
             let how = if run.is_some() { how_it_ended(&found) } else { "goes on".into() };
             return Err(EngineError::Conflict(format!("{what} the job {} {how}", key.as_str())));
         }
-        self.ask_to_end(&key, &found.id, Ending::Cancel)?;
+        self.ask_to_end(&key, &found.id, RunEnding::Cancel)?;
         Ok(JobRun::from(&found))
     }
 
@@ -292,7 +292,7 @@ impl Engine {
             }
         }
         let gone = self.change_runs(&key, Room::Removal, |runs| {
-            runs.runs.extract_if(.., |run| run.state.is_finished()).collect::<Vec<Run>>()
+            runs.runs.extract_if(.., |run| run.state.is_finished()).collect::<Vec<RecordedRun>>()
         })?;
         for container in gone.iter().flatten().filter_map(|run| self.container_of_run(&run.id)) {
             self.drop_container(&container, Leaves::Nothing).await;

@@ -17,7 +17,7 @@ use super::state::directories::{read_manifest, write_manifest};
 use super::state::journal::Room;
 use super::{Container, Engine, locked};
 use crate::compose::model::{FileObject, Job, Project};
-use crate::jobs::{Ending, Run, RunEvent, Runs};
+use crate::jobs::{RecordedRun, RunEnding, RunEvent, Runs};
 use crate::labels::{LABEL_JOB, LABEL_RUN};
 use crate::plan::{job_hash, part_for_job};
 use indexmap::IndexMap;
@@ -98,7 +98,7 @@ impl JobKey {
 
 /// The contents of configs and secrets that a job's later runs need: they are not journaled.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Contents {
+struct KeptContents {
     configs: IndexMap<String, String>,
     secrets: IndexMap<String, String>,
 }
@@ -172,7 +172,7 @@ impl Engine {
         let take = |objects: &mut IndexMap<String, FileObject>| {
             objects.iter_mut().filter_map(|(name, object)| Some((name.clone(), object.content.take()?))).collect()
         };
-        let contents = Contents { configs: take(&mut part.configs), secrets: take(&mut part.secrets) };
+        let contents = KeptContents { configs: take(&mut part.configs), secrets: take(&mut part.secrets) };
         let record = JobRecord {
             id: match earlier {
                 Some(ref earlier) => earlier.id.clone(),
@@ -260,11 +260,11 @@ impl Engine {
     fn cancel_all(&self, key: &JobKey) -> Result<(), EngineError> {
         let Some(runs) = self.state.job_runs(key).filter(|runs| runs.current().is_some()) else { return Ok(()) };
         let unfinished = runs.runs.iter().filter(|run| !run.state.is_finished());
-        unfinished.map(|run| &run.id).try_for_each(|id| self.ask_to_end(key, id, Ending::Cancel))
+        unfinished.map(|run| &run.id).try_for_each(|id| self.ask_to_end(key, id, RunEnding::Cancel))
     }
 
     /// Asks a run to end. One that waits for another to end never begins.
-    fn ask_to_end(&self, key: &JobKey, id: &str, ending: Ending) -> Result<(), EngineError> {
+    fn ask_to_end(&self, key: &JobKey, id: &str, ending: RunEnding) -> Result<(), EngineError> {
         self.change_runs(key, Room::Ending, |runs| {
             let is_current = runs.current().is_some_and(|current| current.id == id);
             if let Some(run) = runs.runs.iter_mut().find(|run| run.id == id && !run.state.is_finished()) {
@@ -300,7 +300,7 @@ impl Engine {
         Ok(Some(changed))
     }
 
-    fn run_of(&self, key: &JobKey, id: &str) -> Option<Run> {
+    fn run_of(&self, key: &JobKey, id: &str) -> Option<RecordedRun> {
         self.state.job_runs(key)?.find(id).cloned()
     }
 
@@ -308,7 +308,7 @@ impl Engine {
         self.config.data_root.join("jobs").join(format!("{id}.json"))
     }
 
-    fn write_contents(&self, id: &str, contents: &Contents) -> Result<(), EngineError> {
+    fn write_contents(&self, id: &str, contents: &KeptContents) -> Result<(), EngineError> {
         use std::os::unix::fs::DirBuilderExt;
         let path = self.contents_path(id);
         if contents.configs.is_empty() && contents.secrets.is_empty() {
@@ -323,7 +323,7 @@ impl Engine {
     /// The part of a project that a job needs, with the contents of its files.
     fn project_of(&self, record: &JobRecord) -> Project {
         let mut project = record.project.clone();
-        let Ok(contents) = read_manifest::<Contents>(&self.contents_path(&record.id)) else { return project };
+        let Ok(contents) = read_manifest::<KeptContents>(&self.contents_path(&record.id)) else { return project };
         for (objects, contents) in [(&mut project.configs, contents.configs), (&mut project.secrets, contents.secrets)] {
             for (name, content) in contents {
                 if let Some(object) = objects.get_mut(&name) {

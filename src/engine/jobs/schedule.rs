@@ -5,7 +5,7 @@ use crate::compose::model::{Concurrency, Job};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::engine::state::journal::Room;
-use crate::jobs::{Admission, Due, Run, Trigger, due};
+use crate::jobs::{Admission, Due, RecordedRun, RunTrigger, due};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Engine {
             return Ok(());
         };
         let concurrency = record.definition().map_or(Concurrency::Forbid, Job::concurrency);
-        let run = Run { trigger: Trigger::Schedule, due: Some(at), ..super::worker::new_run()? };
+        let run = RecordedRun { trigger: RunTrigger::Schedule, due: Some(at), ..super::worker::new_run()? };
         let admission = self.change_runs(&key, Room::Ordinary, |runs| {
             runs.until = found.until;
             runs.admit(run, concurrency)

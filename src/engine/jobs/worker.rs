@@ -12,7 +12,7 @@ use crate::engine::projects::{JobContainer, ProgressSender};
 use crate::engine::record::{ContainerRecord, Status};
 use crate::engine::state::journal::Room;
 use crate::engine::{Container, Engine, locked};
-use crate::jobs::{Admission, Ending, Run, RunEvent, RunState, Trigger};
+use crate::jobs::{Admission, RecordedRun, RunEnding, RunEvent, RunState, RunTrigger};
 use crate::labels::{LABEL_JOB, LABEL_RUN};
 use crate::plan::UpOptions;
 use crate::wire::Progress;
@@ -36,9 +36,9 @@ pub(super) struct ClientRun {
 }
 
 /// A run that nothing has happened to.
-pub(super) fn new_run() -> Result<Run, EngineError> {
+pub(super) fn new_run() -> Result<RecordedRun, EngineError> {
     let id = crate::random::hex::<6>().map_err(EngineError::io("choosing an id"))?;
-    Ok(Run { id, created_at: Timestamp::now(), ..Run::default() })
+    Ok(RecordedRun { id, created_at: Timestamp::now(), ..RecordedRun::default() })
 }
 
 /// What a run's container is at its end, or that it has none any more.
@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The run that is to go on; without one the task ends, and the next run has another.
-    fn next_run(&self, key: &JobKey) -> Option<Run> {
+    fn next_run(&self, key: &JobKey) -> Option<RecordedRun> {
         let mut working = locked(&self.jobs.working);
         let run = self.state.job_runs(key).and_then(|runs| runs.current().cloned());
         if run.is_none() {
@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// Carries a run out, from wherever it is, to its end.
-    async fn carry_out(self: &Arc<Self>, key: &JobKey, run: Run) {
+    async fn carry_out(self: &Arc<Self>, key: &JobKey, run: RecordedRun) {
         let client = locked(&self.jobs.clients).remove(&run.id);
         let begins = self.clone().container_for(key, &run, client);
         let container = {
@@ -87,7 +87,7 @@ impl Engine {
                 begun = &mut begins => begun,
                 // It gives up what it waits for.
                 () = timed_out => {
-                    let _ = self.ask_to_end(key, &run.id, Ending::TimeOut);
+                    let _ = self.ask_to_end(key, &run.id, RunEnding::TimeOut);
                     begins.await
                 }
             }
@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Notes what has happened to a run: the run as it is then, where it has changed.
-    fn note(&self, key: &JobKey, id: &str, event: &RunEvent) -> Option<Run> {
+    fn note(&self, key: &JobKey, id: &str, event: &RunEvent) -> Option<RecordedRun> {
         let change = |runs: &mut crate::jobs::Runs| {
             let run = runs.runs.iter_mut().find(|run| run.id == id)?;
             run.apply(event, Timestamp::now()).then(|| run.clone())
@@ -133,7 +133,7 @@ impl Engine {
     async fn container_for(
         self: Arc<Self>,
         key: &JobKey,
-        run: &Run,
+        run: &RecordedRun,
         client: Option<ClientRun>,
     ) -> Result<Arc<Container>, RunEvent> {
         let failed = |error: EngineError| RunEvent::Failed(error.to_string());
@@ -225,7 +225,7 @@ impl Engine {
                 }
                 () = timed_out, if !asked => {
                     asked = true;
-                    let _ = self.ask_to_end(key, id, Ending::TimeOut);
+                    let _ = self.ask_to_end(key, id, RunEnding::TimeOut);
                     self.end_container(container).await;
                 }
             }
@@ -263,7 +263,7 @@ impl Engine {
     }
 
     /// Waits for the end of a run; `None` where nobody knows it any more.
-    pub(super) async fn finished(&self, key: &JobKey, id: &str) -> Option<Run> {
+    pub(super) async fn finished(&self, key: &JobKey, id: &str) -> Option<RecordedRun> {
         let mut changes = self.jobs.changed.subscribe();
         loop {
             changes.borrow_and_update();
@@ -279,7 +279,7 @@ impl Engine {
     async fn make_container(
         self: &Arc<Self>,
         key: &JobKey,
-        run: &Run,
+        run: &RecordedRun,
         client: Option<(Project, UpOptions, Origin, ProgressSender)>,
     ) -> Result<Arc<Container>, EngineError> {
         let gone = || EngineError::Conflict(format!("the job {} is not registered", key.as_str()));
@@ -305,7 +305,7 @@ impl Engine {
                 ran = self.run_jobs_before(&project, key.job(), &origin, shown.is_some()) => ran?,
                 () = self.asked_to_end(key, &run.id) => return Err(EngineError::Cancelled),
                 () = left => {
-                    self.ask_to_end(key, &run.id, Ending::Cancel)?;
+                    self.ask_to_end(key, &run.id, RunEnding::Cancel)?;
                     return Err(EngineError::Cancelled);
                 }
             }
@@ -332,7 +332,7 @@ impl Engine {
             match &shown {
                 Some(shown) => tokio::select! {
                     () = self.asked_to_end(key, &run.id) => {}
-                    () = shown.closed() => drop(self.ask_to_end(key, &run.id, Ending::Cancel)),
+                    () = shown.closed() => drop(self.ask_to_end(key, &run.id, RunEnding::Cancel)),
                 },
                 None => self.asked_to_end(key, &run.id).await,
             }
@@ -391,7 +391,7 @@ impl Engine {
         if newest || self.state.job_record(&key).is_none() {
             self.register_job(project, job, origin)?;
         }
-        let run = Run { trigger: Trigger::Dependency, ..new_run()? };
+        let run = RecordedRun { trigger: RunTrigger::Dependency, ..new_run()? };
         let mut id = run.id.clone();
         match self.change_runs(&key, Room::Ordinary, |runs| runs.admit(run, Concurrency::Queue))? {
             Some(Admission::Joined(other)) => id = other,
@@ -407,7 +407,7 @@ impl Engine {
 }
 
 /// `has failed (3): why`.
-pub(super) fn how_it_ended(run: &Run) -> String {
+pub(super) fn how_it_ended(run: &RecordedRun) -> String {
     let code = run.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
     let why = run.error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let how = match run.state {

@@ -1,7 +1,7 @@
 //! Devices by the Container Device Interface: `vendor.com/class=name`, which a vendor's file in /etc/cdi or /var/run/cdi says the
 //! meaning of (the specification of the CNCF, version 0.8): device nodes, variables, mounts and hooks.
 
-use super::devices::{self, Device};
+use super::devices::{self, DeviceNode};
 use crate::runtime::spec::mount;
 use oci_spec::runtime::Hooks;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 /// The devices, mounts, variables and hooks that CDI adds to a container.
 #[derive(Debug, Default)]
 pub struct Edits {
-    pub devices: Vec<Device>,
+    pub devices: Vec<DeviceNode>,
     /// `NAME=VALUE`.
     pub env: Vec<String>,
     pub mounts: Vec<oci_spec::runtime::Mount>,

@@ -33,12 +33,12 @@ fn check_permissions(device: &DeviceSpec) -> Result<(), String> {
 
 /// A device node to make, and the access to it: of `r`, `w` and `m`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceNode {
     pub node: LinuxDevice,
     pub access: String,
 }
 
-impl Device {
+impl DeviceNode {
     /// The rule that allows the access.
     pub fn rule(&self) -> LinuxDeviceCgroup {
         device_rule(self.node.typ(), Some(self.node.major()), Some(self.node.minor()), &self.access)
@@ -49,7 +49,7 @@ impl Device {
 ///
 /// # Errors
 /// A sentence: which path is no device.
-pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
+pub fn of(spec: &ContainerSpec) -> Result<Vec<DeviceNode>, String> {
     let mut devices = Vec::new();
     if spec.privileged {
         collect(Path::new("/dev"), "/dev", "rwm", &mut devices).map_err(|e| format!("listing the host's devices: {e}"))?;
@@ -63,7 +63,7 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
             continue;
         }
         let device = at(path, &wanted.target, &wanted.permissions)?;
-        devices.retain(|known: &Device| known.node.path() != device.node.path());
+        devices.retain(|known: &DeviceNode| known.node.path() != device.node.path());
         devices.push(device);
     }
     Ok(devices)
@@ -73,13 +73,13 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
 ///
 /// # Errors
 /// A sentence: there is none.
-pub fn at(path: &Path, target: &str, access: &str) -> Result<Device, String> {
+pub fn at(path: &Path, target: &str, access: &str) -> Result<DeviceNode, String> {
     let metadata = fs::metadata(path).map_err(|e| format!("the device {}: {e}", path.display()))?;
     device(&metadata, target, access)
         .ok_or_else(|| format!("{} is not a device; a file or directory is mounted under `volumes`", path.display()))
 }
 
-fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<Device> {
+fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<DeviceNode> {
     let kind = metadata.file_type();
     let kind = match () {
         () if kind.is_char_device() => LinuxDeviceType::C,
@@ -91,10 +91,10 @@ fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<Device>
     node.set_path(target.into()).set_typ(kind).set_major(major(number) as i64).set_minor(minor(number) as i64);
     node.set_file_mode(Some(metadata.mode() & !SFlag::S_IFMT.bits()));
     node.set_uid(Some(metadata.uid())).set_gid(Some(metadata.gid()));
-    Some(Device { node, access: access.to_string() })
+    Some(DeviceNode { node, access: access.to_string() })
 }
 
-fn collect(directory: &Path, target: &str, access: &str, into: &mut Vec<Device>) -> std::io::Result<()> {
+fn collect(directory: &Path, target: &str, access: &str, into: &mut Vec<DeviceNode>) -> std::io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

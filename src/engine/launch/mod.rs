@@ -25,7 +25,7 @@ use crate::runtime::pack;
 use crate::runtime::scope::Scope;
 use crate::runtime::seccomp::{self, Profile};
 use launcher::Launcher;
-use oci::Parts;
+use oci::LaunchParts;
 use oci_spec::runtime::LinuxSeccomp;
 use security::{AppArmor, Security};
 use std::fs;
@@ -66,7 +66,7 @@ impl LaunchFiles<'_> {
         check_runtime(record, runtime.is_none(), &edits).map_err(&invalid)?;
         let mounted = self.mounts(record)?;
         mounted.check(&spec.tmpfs).map_err(&invalid)?;
-        let parts = Parts {
+        let parts = LaunchParts {
             hostname: self.containers.host_name(record),
             capabilities,
             security: &security,

@@ -1,4 +1,4 @@
-//! Mounts of a container: its own files, volumes, directories of the host, images.
+//! OwnMounts of a container: its own files, volumes, directories of the host, images.
 
 use super::LaunchFiles;
 use crate::engine::error::EngineError;
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// A container's own mounts, beside those that every container has.
 #[derive(Default)]
-pub struct Mounts {
+pub struct OwnMounts {
     pub binds: Vec<Mount>,
     /// Destinations of empty volumes, which take the image's content.
     pub copy_up: Vec<CopyUp>,
@@ -24,7 +24,7 @@ pub struct Mounts {
     pub id_maps: Vec<(PathBuf, String)>,
 }
 
-impl Mounts {
+impl OwnMounts {
     /// Refuses mounts on what the kernel shows.
     ///
     /// # Errors
@@ -44,8 +44,8 @@ impl LaunchFiles<'_> {
     ///
     /// # Errors
     /// A source that does not exist, a subpath that is none, or the disk's.
-    pub(super) fn mounts(&self, record: &ContainerRecord) -> Result<Mounts, EngineError> {
-        let mut all = Mounts { binds: self.own_files(record), ..Mounts::default() };
+    pub(super) fn mounts(&self, record: &ContainerRecord) -> Result<OwnMounts, EngineError> {
+        let mut all = OwnMounts { binds: self.own_files(record), ..OwnMounts::default() };
         for mount in &record.spec.mounts {
             if let Some(subpath) = &mount.subpath {
                 self.check_subpath(mount, subpath)?;

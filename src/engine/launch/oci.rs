@@ -1,7 +1,7 @@
 //! A container as an OCI runtime configuration.
 
 use super::cdi::Edits;
-use super::devices::{self, Device};
+use super::devices::{self, DeviceNode};
 use super::security::Security;
 use super::{limits, sysctls};
 use crate::engine::record::{ContainerRecord, Sharing};
@@ -12,7 +12,7 @@ use oci_spec::runtime::{BoxBuilder, Linux, LinuxSeccomp, Mount, Process, Root, S
 const DEFAULT_SHM: u64 = 64 << 20;
 
 /// The parts of a configuration that are not in the container's record.
-pub struct Parts<'a> {
+pub struct LaunchParts<'a> {
     pub hostname: String,
     pub capabilities: Capabilities,
     pub security: &'a Security,
@@ -32,11 +32,11 @@ pub struct Parts<'a> {
 ///
 /// # Errors
 /// An attribute that the kernel does not know or the host does not have.
-pub fn configuration(record: &ContainerRecord, parts: Parts<'_>) -> Result<Spec, String> {
+pub fn configuration(record: &ContainerRecord, parts: LaunchParts<'_>) -> Result<Spec, String> {
     let process = process(record, &parts)?;
     let container = &record.spec;
     let mut edits = parts.edits;
-    let devices: Vec<Device> = devices::of(container)?.into_iter().chain(std::mem::take(&mut edits.devices)).collect();
+    let devices: Vec<DeviceNode> = devices::of(container)?.into_iter().chain(std::mem::take(&mut edits.devices)).collect();
     let mut linux = linux(record, parts.security, &devices)?;
     linux.set_seccomp(parts.seccomp);
     let tmpfs = container.tmpfs.iter().map(|(destination, options)| spec::tmpfs(destination, options));
@@ -54,7 +54,7 @@ pub fn configuration(record: &ContainerRecord, parts: Parts<'_>) -> Result<Spec,
     Ok(oci)
 }
 
-fn process(record: &ContainerRecord, parts: &Parts<'_>) -> Result<Process, String> {
+fn process(record: &ContainerRecord, parts: &LaunchParts<'_>) -> Result<Process, String> {
     let container = &record.spec;
     let (entrypoint, command) = record.entrypoint_and_command();
     let mut env = record.process_env(&[], &parts.hostname, container.tty);
@@ -74,9 +74,9 @@ fn process(record: &ContainerRecord, parts: &Parts<'_>) -> Result<Process, Strin
     Ok(process)
 }
 
-fn linux(record: &ContainerRecord, security: &Security, devices: &[Device]) -> Result<Linux, String> {
+fn linux(record: &ContainerRecord, security: &Security, devices: &[DeviceNode]) -> Result<Linux, String> {
     let container = &record.spec;
-    let rules = devices.iter().map(Device::rule).chain(devices::rules(&container.device_cgroup_rules)?);
+    let rules = devices.iter().map(DeviceNode::rule).chain(devices::rules(&container.device_cgroup_rules)?);
     let mut resources = limits::resources(&container.resources)?;
     resources.set_devices(Some(spec::device_rules(container.privileged, rules)));
     let nodes = devices.iter().map(|device| device.node.clone());

@@ -53,9 +53,9 @@ impl Borrowed {
 }
 
 /// Whose an interface with a network's bridge name is.
-enum Bridge {
+enum BridgeOwner {
     Wharfs(u32),
-    Hosts(link::Found),
+    Hosts(link::FoundLink),
 }
 
 /// The addresses of a bridge of the host's that a new network asks for by name; none where wharf will make the bridge.
@@ -74,7 +74,7 @@ pub(super) fn addresses_of_hosts_bridge(network: &str, bridge: &str) -> Result<V
     }
 }
 
-fn refuse_foreign(network: &str, name: &str, found: &link::Found) -> Result<(), EngineError> {
+fn refuse_foreign(network: &str, name: &str, found: &link::FoundLink) -> Result<(), EngineError> {
     let why = match found.kind.as_deref() {
         Some("bridge") if NetworkRecord::is_group(found.group) => "is the bridge of another network of wharf's",
         Some("bridge") => return Ok(()),
@@ -100,8 +100,8 @@ impl Networks {
         let note = self.config.raised_networks().join(&record.id);
         fs::OpenOptions::new().create(true).append(true).open(&note).map_err(failed("noting it in the run root"))?;
         match self.find_or_make(&netlink, record)? {
-            Bridge::Wharfs(index) => set_up(&netlink, record, index)?,
-            Bridge::Hosts(found) => self.borrow(&netlink, record, &found, &note)?,
+            BridgeOwner::Wharfs(index) => set_up(&netlink, record, index)?,
+            BridgeOwner::Hosts(found) => self.borrow(&netlink, record, &found, &note)?,
         }
         if record.ipv4.is_some() {
             fs::write("/proc/sys/net/ipv4/ip_forward", "1").or_else(unless_missing).map_err(failed("setting its sysctls"))?;
@@ -112,25 +112,25 @@ impl Networks {
         Ok(())
     }
 
-    fn find_or_make(&self, netlink: &Netlink, record: &NetworkRecord) -> Result<Bridge, EngineError> {
+    fn find_or_make(&self, netlink: &Netlink, record: &NetworkRecord) -> Result<BridgeOwner, EngineError> {
         let failed = |source| NetworkError::Kernel { network: record.name.clone(), doing: "making its bridge", source };
         let name = record.bridge();
         let mac = record.pools().next().map_or([0x02, 0x42, 0, 0, 0, 1], |pool| link::mac_of(pool.gateway));
         match link::make_bridge(netlink, &name, record.group(), record.mtu(), mac) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            made => return Ok(Bridge::Wharfs(made.map_err(failed)?)),
+            made => return Ok(BridgeOwner::Wharfs(made.map_err(failed)?)),
         }
         let gone = || failed(io::Error::from_raw_os_error(libc::ENODEV));
         let found = link::find(netlink, &name).map_err(failed)?.ok_or_else(gone)?;
         if found.kind.as_deref() == Some("bridge") && found.group == record.group() {
-            return Ok(Bridge::Wharfs(found.index));
+            return Ok(BridgeOwner::Wharfs(found.index));
         }
         refuse_foreign(&record.name, &name, &found)?;
-        Ok(Bridge::Hosts(found))
+        Ok(BridgeOwner::Hosts(found))
     }
 
     /// Takes a bridge of the host's. What it gets is noted first, and taken away with the network.
-    fn borrow(&self, netlink: &Netlink, record: &NetworkRecord, found: &link::Found, note: &Path) -> Result<(), EngineError> {
+    fn borrow(&self, netlink: &Netlink, record: &NetworkRecord, found: &link::FoundLink, note: &Path) -> Result<(), EngineError> {
         let failed = |source| NetworkError::Kernel { network: record.name.clone(), doing: "taking the host's bridge", source };
         let bridge = record.bridge();
         let known = Borrowed::read(note).filter(|known| known.index == found.index);

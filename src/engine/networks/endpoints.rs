@@ -235,7 +235,7 @@ impl Networks {
                     })?
                 }
             };
-            let port = link::Port {
+            let port = link::BridgePort {
                 isolated: !network.is_on("com.docker.network.bridge.enable_icc"),
                 hairpin: !record.spec.ports.is_empty(),
                 guarded: !administers_network(record),

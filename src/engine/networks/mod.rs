@@ -15,7 +15,7 @@ use request::{check_options, choose_pool, host_routes};
 use super::error::{EngineError, state_error};
 use super::images::build::{is_build_id, new_build_id};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
-use super::recovery::{Kind, is_id};
+use super::recovery::{RecordKind, is_id};
 use super::{Config, Container, Events, StateStore, locked, new_id};
 use crate::engine::containers::registry::{Containers, Uses};
 use crate::engine::numbers::Numbers;
@@ -43,10 +43,10 @@ pub fn interface_sysctls(text: &str) -> Vec<(String, String)> {
 }
 
 /// The interface of the host that a macvlan or ipvlan network is on, and of which kind its interfaces are.
-fn parent_of(network: &NetworkRecord) -> Result<(u32, link::Kind), EngineError> {
+fn parent_of(network: &NetworkRecord) -> Result<(u32, link::SublinkKind), EngineError> {
     let driver = network.driver.as_str();
     let mode = network.option(if driver == "macvlan" { "macvlan_mode" } else { "ipvlan_mode" });
-    let kind = link::Kind::parse(driver, mode).ok_or_else(|| {
+    let kind = link::SublinkKind::parse(driver, mode).ok_or_else(|| {
         let mode = mode.unwrap_or_default();
         EngineError::Invalid(format!("the network {} has the {driver}_mode `{mode}`, which there is not", network.name))
     })?;
@@ -224,7 +224,7 @@ impl Networks {
     /// When there is none.
     pub fn find(&self, name: &str) -> Result<NetworkRecord, EngineError> {
         find_in(&locked(&self.records), name).or_else(|error| {
-            self.state.refuse_unknown(Kind::Network, name)?;
+            self.state.refuse_unknown(RecordKind::Network, name)?;
             Err(error)
         })
     }
@@ -251,7 +251,7 @@ impl Networks {
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("network with name {} already exists", new.name)));
         }
-        self.state.refuse_unknown(Kind::Network, &new.name)?;
+        self.state.refuse_unknown(RecordKind::Network, &new.name)?;
         let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
         let mut used: Vec<(Subnet, String)> = networks.values().flat_map(taken_by).collect();
         let id = match new.name.as_str() {
@@ -327,7 +327,8 @@ impl Networks {
     fn drop_stray_bridges(&self, networks: &IndexMap<String, NetworkRecord>) {
         for entry in std::fs::read_dir(self.config.raised_networks()).into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            let is_known = networks.contains_key(&id) || self.state.unknown(Kind::Network).iter().any(|unknown| unknown.id == id);
+            let is_known =
+                networks.contains_key(&id) || self.state.unknown(RecordKind::Network).iter().any(|unknown| unknown.id == id);
             if !is_known && is_id(&id) {
                 tracing::warn!(
                     "the bridge of the network {id} is removed: an engine was killed before it had made or removed it"
@@ -371,7 +372,7 @@ impl Networks {
     fn remove_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
         let mut networks = locked(&self.records);
         let record = find_in(&networks, name).or_else(|error| {
-            self.state.refuse_unknown(Kind::Network, name)?;
+            self.state.refuse_unknown(RecordKind::Network, name)?;
             Err(error)
         })?;
         if let Some(user) = user(&record) {

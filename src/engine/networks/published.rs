@@ -8,7 +8,7 @@ use crate::engine::{Container, locked};
 use crate::network::NetworkError;
 use crate::network::address::IpFamily;
 use crate::network::firewall::{Forward, Sender};
-use crate::network::ports::{self, Reservation};
+use crate::network::ports::{self, PortReservation};
 use crate::network::proxy::{self, Proxy};
 use crate::units::Protocol;
 use indexmap::IndexMap;
@@ -23,7 +23,7 @@ type TakenPort = (IpAddr, Protocol, u16);
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Published {
-    reservations: Vec<(TakenPort, Reservation)>,
+    reservations: Vec<(TakenPort, PortReservation)>,
     proxies: Vec<(TakenPort, Proxy)>,
     forwards: Vec<Forward>,
     senders: Vec<Sender>,

@@ -1,7 +1,7 @@
 //! Waiting for the containers of a service to fulfil a condition.
 
 use super::steps::superseded;
-use super::{Context, is_one_off};
+use super::{StepContext, is_one_off};
 use crate::compose::model::Condition;
 use crate::engine::Container;
 use crate::engine::error::EngineError;
@@ -16,7 +16,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 const MOST_RESTARTS: u32 = 3;
 
 /// The condition that is waited for.
-pub(super) struct Awaited<'a> {
+pub(super) struct AwaitedCondition<'a> {
     pub service: &'a str,
     pub condition: Condition,
     /// The service that waits; the command itself otherwise.
@@ -42,7 +42,7 @@ enum ConditionVerdict {
 ///
 /// # Errors
 /// Of one that cannot fulfil the condition any more; an optional dependency is warned of instead.
-pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) -> Result<(), EngineError> {
+pub(super) async fn await_condition(context: &StepContext, awaited: &AwaitedCondition<'_>) -> Result<(), EngineError> {
     let is_own = |c: &Arc<Container>| c.has_label(crate::labels::LABEL_SERVICE, awaited.service) && !is_one_off(c);
     let containers = context.engine.containers.of_project(&context.project.name).into_iter().filter(is_own);
     for container in containers {
@@ -72,7 +72,7 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
 }
 
 /// Waits for one container: its state, or why it never will fulfil the condition.
-async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static str, String> {
+async fn one(container: &Container, awaited: &AwaitedCondition<'_>) -> Result<&'static str, String> {
     let restarts = container.with_record(|record| record.restart_count);
     let mut judged = ConditionVerdict::NotYet;
     loop {
@@ -120,7 +120,7 @@ fn running_for(record: &ContainerRecord) -> Duration {
 }
 
 /// `restarts` is how often it had been restarted before.
-fn judge(record: &ContainerRecord, awaited: &Awaited<'_>, restarts: u32) -> ConditionVerdict {
+fn judge(record: &ContainerRecord, awaited: &AwaitedCondition<'_>, restarts: u32) -> ConditionVerdict {
     let state = &record.state;
     let name = &record.name;
     // One that could not be started has an error, and stays as it was.
@@ -163,12 +163,12 @@ mod tests {
     #[test]
     fn what_is_restarted_again_and_again_is_not_waited_for_for_ever() {
         let mut record = ContainerRecord::new("id".into(), "p-a-1".into(), ContainerSpec::default(), Vec::new());
-        let wait = Awaited { service: "a", condition: Condition::ServiceStarted, dependent: None, required: true };
+        let wait = AwaitedCondition { service: "a", condition: Condition::ServiceStarted, dependent: None, required: true };
         for (count, failed) in [(7, false), (9, false), (10, true)] {
             record.restart_count = count;
             assert_eq!(matches!(judge(&record, &wait, 7), ConditionVerdict::Failed(_)), failed, "{count}");
         }
-        let healthy = Awaited { condition: Condition::ServiceHealthy, ..wait };
+        let healthy = AwaitedCondition { condition: Condition::ServiceHealthy, ..wait };
         assert_eq!(judge(&record, &healthy, 7), ConditionVerdict::NotYet);
     }
 }

@@ -1,7 +1,7 @@
 //! All steps of a plan: each is done as soon as those before it are.
 
 use super::steps::perform;
-use super::{Context, Progress};
+use super::{Progress, StepContext};
 use crate::engine::error::EngineError;
 use crate::plan::{Operation, Order, Plan};
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 type RunningSteps<'a> = FuturesUnordered<BoxFuture<'a, (NodeIndex, Result<(), EngineError>)>>;
 
 struct Execution<'a> {
-    context: Arc<Context>,
+    context: Arc<StepContext>,
     plan: &'a Plan,
     /// How many steps each step still waits for.
     waiting: HashMap<NodeIndex, usize>,
@@ -29,7 +29,7 @@ struct Execution<'a> {
 
 /// Runs every step as soon as those before it are done. A step that fails takes those that need it along; the others go on.
 /// When the command is cancelled, or its client has left, what has not begun does not begin.
-pub(super) async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
+pub(super) async fn execute(context: Arc<StepContext>, plan: Plan) -> Result<(), EngineError> {
     let graph = &plan.graph;
     let count = |node| graph.neighbors_directed(node, Direction::Incoming).count();
     let mut execution = Execution {

@@ -6,7 +6,7 @@
 use super::execute::execute;
 use super::queue::Change;
 use super::update::Tallies;
-use super::{Context, Origin, Progress, ProgressSender};
+use super::{Origin, Progress, ProgressSender, StepContext};
 use crate::compose::model::{AutoUpdate, Service, WaitFor};
 use crate::cron::Cron;
 use crate::engine::containers::incarnations::Leaves;
@@ -58,7 +58,7 @@ impl Drop for LookByProject<'_> {
 
 /// What has become of a service that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum ImageUpdateOutcome {
     Updated,
     UpToDate,
     Pinned,
@@ -68,16 +68,16 @@ enum Outcome {
     Changed,
 }
 
-impl Outcome {
+impl ImageUpdateOutcome {
     /// In the words of progress.
     fn as_str(self) -> &'static str {
         match self {
-            Outcome::Updated => "Is updated",
-            Outcome::UpToDate => "Is up to date",
-            Outcome::Pinned => "Has a pinned digest",
-            Outcome::FailedBefore => "Is not updated: this digest has failed before",
-            Outcome::NotRunning => "Does not run",
-            Outcome::Changed => "Has another definition by now",
+            ImageUpdateOutcome::Updated => "Is updated",
+            ImageUpdateOutcome::UpToDate => "Is up to date",
+            ImageUpdateOutcome::Pinned => "Has a pinned digest",
+            ImageUpdateOutcome::FailedBefore => "Is not updated: this digest has failed before",
+            ImageUpdateOutcome::NotRunning => "Does not run",
+            ImageUpdateOutcome::Changed => "Has another definition by now",
         }
     }
 }
@@ -257,9 +257,13 @@ impl Engine {
     }
 
     /// Looks at one image, and updates its service.
-    async fn update_image(self: &Arc<Self>, subject: &Subject, progress: &ProgressSender) -> Result<Outcome, EngineError> {
+    async fn update_image(
+        self: &Arc<Self>,
+        subject: &Subject,
+        progress: &ProgressSender,
+    ) -> Result<ImageUpdateOutcome, EngineError> {
         if subject.name.digest.is_some() {
-            return Ok(Outcome::Pinned);
+            return Ok(ImageUpdateOutcome::Pinned);
         }
         let inspected = self.images.registry.inspect(&subject.name).await;
         let now = Timestamp::now();
@@ -275,8 +279,8 @@ impl Engine {
         let held = self.image_updates.images.take(&pinned.to_string()).await;
         let known = self.known_updates(&subject.project).swap_remove(&subject.service).unwrap_or_default();
         match todo(&known, &found.digest) {
-            Todo::Nothing => return Ok(Outcome::UpToDate),
-            Todo::FailedBefore => return Ok(Outcome::FailedBefore),
+            Todo::Nothing => return Ok(ImageUpdateOutcome::UpToDate),
+            Todo::FailedBefore => return Ok(ImageUpdateOutcome::FailedBefore),
             Todo::Update => {}
         }
         // Somebody may have given it this name before.
@@ -296,12 +300,12 @@ impl Engine {
             self.images.store.untag(&pinned)?;
         }
         drop(held);
-        if matches!(result, Ok(Outcome::Updated)) && subject.policy.cleanup {
+        if matches!(result, Ok(ImageUpdateOutcome::Updated)) && subject.policy.cleanup {
             self.clean_up(subject).await;
         }
         let synced = self.state.sync_and_trim().await;
         match &result {
-            Ok(Outcome::Updated) => self.tell(subject, &found.digest, "updated", None).await,
+            Ok(ImageUpdateOutcome::Updated) => self.tell(subject, &found.digest, "updated", None).await,
             Err(error) if !matches!(error, EngineError::Cancelled) => {
                 self.tell(subject, &found.digest, "failed", Some(error.to_string())).await;
             }
@@ -319,20 +323,20 @@ impl Engine {
         pinned: &ImageRef,
         digest: &Digest,
         progress: &ProgressSender,
-    ) -> Result<Outcome, EngineError> {
+    ) -> Result<ImageUpdateOutcome, EngineError> {
         let (_, image) = self.images.find(&pinned.to_string())?;
         let image_id = image.id.to_string();
-        let Some(record) = self.state.project_record(&subject.project) else { return Ok(Outcome::Changed) };
+        let Some(record) = self.state.project_record(&subject.project) else { return Ok(ImageUpdateOutcome::Changed) };
         let asked =
             record.project.services.get(&subject.service).and_then(|definition| definition.image.clone()).unwrap_or_default();
         if asked.parse::<ImageRef>().ok().as_ref() != Some(&subject.name) {
-            return Ok(Outcome::Changed);
+            return Ok(ImageUpdateOutcome::Changed);
         }
         let own = |container: &Arc<Container>| container.has_label(LABEL_SERVICE, &subject.service);
         let containers: Vec<_> =
             self.containers.of_project(&subject.project).into_iter().filter(|c| own(c) && !super::is_one_off(c)).collect();
         if !containers.iter().any(|container| container.status().is_alive()) {
-            return Ok(Outcome::NotRunning);
+            return Ok(ImageUpdateOutcome::NotRunning);
         }
         let earlier: Vec<String> =
             containers.iter().map(|container| container.with_record(|record| record.image_id_text())).collect();
@@ -353,13 +357,13 @@ impl Engine {
             let mut causes = plan.causes();
             self.note_earlier(Some(&record), &causes)?;
             causes.values_mut().for_each(|cause| *cause = "x-update".into());
-            let context = Arc::new(Context {
+            let context = Arc::new(StepContext {
                 origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
                 tallies: Tallies::new(plan.updates()),
                 images: HashMap::from([(subject.service.clone(), image_id)]),
                 leaves: Leaves::Log("replaced"),
                 options,
-                ..Context::new(self, record.project, progress.clone(), None)
+                ..StepContext::new(self, record.project, progress.clone(), None)
             });
             let result = execute(context.clone(), plan).await;
             self.note_revisions_if_it_can(&context, &causes);
@@ -388,7 +392,7 @@ impl Engine {
                 earlier.into_iter().for_each(|id| remember(&mut known.replaced, id));
             }
         })?;
-        Ok(if changed { Outcome::Updated } else { Outcome::UpToDate })
+        Ok(if changed { ImageUpdateOutcome::Updated } else { ImageUpdateOutcome::UpToDate })
     }
 
     /// Removes images that updates have replaced, and that neither a container nor a revision needs.

@@ -2,7 +2,7 @@
 
 use super::execute::execute;
 use super::queue::Change;
-use super::{Context, Origin, ProgressSender, is_one_off, steps, warn};
+use super::{Origin, ProgressSender, StepContext, is_one_off, steps, warn};
 use crate::compose::model::Project;
 use crate::engine::error::EngineError;
 use crate::engine::{Container, Engine};
@@ -48,7 +48,8 @@ impl Engine {
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
         let awaits = plan.split_off_awaits(&job);
-        let context = |guard| Context { origin: origin.clone(), ..Context::new(self, project.clone(), progress.clone(), guard) };
+        let context =
+            |guard| StepContext { origin: origin.clone(), ..StepContext::new(self, project.clone(), progress.clone(), guard) };
         execute(Arc::new(context(Some(guard))), plan).await?;
         if !awaits.is_empty() {
             let waiting = context(None);
@@ -66,7 +67,7 @@ impl Engine {
 }
 
 /// Waits for a condition. A container that another command replaces meanwhile is waited for no more: the one in its place is.
-async fn await_in_turn(context: &Context, awaited: &Operation) -> Result<(), EngineError> {
+async fn await_in_turn(context: &StepContext, awaited: &Operation) -> Result<(), EngineError> {
     let Operation::Await { service, .. } = awaited else { return Ok(()) };
     let containers = || -> HashSet<String> {
         let all = context.engine.containers.of_project(&context.project.name).into_iter();

@@ -30,7 +30,9 @@ use super::record::ProjectRecord;
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::ImageRef;
-use crate::plan::{self, ContainerState, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
+use crate::plan::{
+    self, ContainerState, DesiredOutline, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Plan, UpOptions,
+};
 use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
@@ -41,7 +43,7 @@ use std::sync::{Arc, Mutex};
 use update::Tallies;
 
 /// The context of every step of an execution.
-struct Context {
+struct StepContext {
     engine: Arc<Engine>,
     project: Project,
     origin: Origin,
@@ -62,10 +64,10 @@ struct Context {
     unnoted_rollbacks: Mutex<IndexMap<String, u32>>,
 }
 
-impl Context {
+impl StepContext {
     fn new(engine: &Arc<Engine>, project: Project, progress: ProgressSender, guard: Option<ProjectGuard>) -> Self {
         let origin = Origin::default();
-        Context {
+        StepContext {
             engine: engine.clone(),
             project,
             origin,
@@ -142,7 +144,7 @@ impl Engine {
             let object = format!("Service {}", interruption.service);
             progress.send(Progress::Step { object, status: format!("Is {}", interruption.text), done: true });
         }
-        let context = Context {
+        let context = StepContext {
             origin: Origin { config_files, working_dir, proxies },
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
@@ -151,7 +153,7 @@ impl Engine {
             leaves: Leaves::Log("scaled down"),
             tallies: Tallies::new(plan.updates()),
             options,
-            ..Context::new(self, project, progress, Some(guard))
+            ..StepContext::new(self, project, progress, Some(guard))
         };
         let changed = !plan.is_empty();
         let context = Arc::new(context);
@@ -189,9 +191,9 @@ impl Engine {
         let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
         steps::check_resources(self, &up.project, &plan)?;
         warn(&plan, &progress);
-        let context = Arc::new(Context {
+        let context = Arc::new(StepContext {
             origin: Origin { config_files: up.config_files, working_dir: up.working_dir, proxies: up.proxies },
-            ..Context::new(self, up.project, progress, Some(guard))
+            ..StepContext::new(self, up.project, progress, Some(guard))
         });
         execute(context.clone(), plan).await?;
         let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
@@ -236,10 +238,10 @@ impl Engine {
             return Ok(());
         };
         let project = Project { name: name.into(), ..Project::default() };
-        let context = Context {
+        let context = StepContext {
             timeout: options.timeout.map(u64::from),
             leaves: if options.keep_logs { Leaves::Log("down") } else { Leaves::Nothing },
-            ..Context::new(self, project, progress, Some(guard))
+            ..StepContext::new(self, project, progress, Some(guard))
         };
         let result = execute(Arc::new(context), plan).await;
         if !options.keep_logs {
@@ -291,7 +293,7 @@ impl Engine {
         }
         let project = Project { name: name.into(), ..Project::default() };
         let (timeout, hook_output) = (options.timeout.map(u64::from), options.hook_output);
-        let context = Context { timeout, hook_output, ..Context::new(self, project, progress, guard) };
+        let context = StepContext { timeout, hook_output, ..StepContext::new(self, project, progress, guard) };
         let result = execute(Arc::new(context), plan).await;
         self.state.sync().await?;
         result
@@ -305,9 +307,9 @@ impl StateStore {
     }
 
     /// The project as its last `up` sent it.
-    pub(in crate::engine) fn outline(&self, project: &str) -> Option<Outline> {
+    pub(in crate::engine) fn outline(&self, project: &str) -> Option<DesiredOutline> {
         let record = self.project_record(project);
-        record.map(|record| Outline::of(&record.project, Vec::new()))
+        record.map(|record| DesiredOutline::of(&record.project, Vec::new()))
     }
 
     /// Writes the journal, and gives back the memory of a plan.

@@ -6,7 +6,7 @@ use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Beside, Replacement};
-use crate::engine::recovery::Kind;
+use crate::engine::recovery::RecordKind;
 use crate::engine::{Container, Engine};
 use crate::labels::LABEL_PROJECT;
 use std::collections::HashMap;
@@ -51,8 +51,8 @@ impl Engine {
             let (replacement, start_owed) = container.with_record(|record| (record.replaces.clone(), record.start_owed));
             // What is not understood may be the old one.
             let old = replacement.as_ref().map(|replacement| &replacement.id);
-            let removes =
-                old.is_some_and(|id| self.containers.contains(id) || self.state.find_unknown(Kind::Container, id).is_some());
+            let removes = old
+                .is_some_and(|id| self.containers.contains(id) || self.state.find_unknown(RecordKind::Container, id).is_some());
             if (replacement.is_none() && !start_owed) || (removes && !remove) {
                 continue;
             }

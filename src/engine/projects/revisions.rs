@@ -2,7 +2,7 @@
 
 use super::execute::execute;
 use super::queue::Change;
-use super::{Context, Origin, Progress, ProgressSender, is_one_off};
+use super::{Origin, Progress, ProgressSender, StepContext, is_one_off};
 use crate::compose::model::Service;
 use crate::engine::Engine;
 use crate::engine::containers::registry::Containers;
@@ -92,14 +92,14 @@ impl Engine {
     }
 
     /// As [`Engine::note_revisions`]. What was done is done: a full disk keeps nobody from what comes after it.
-    pub(super) fn note_revisions_if_it_can(&self, context: &Context, causes: &HashMap<String, String>) {
+    pub(super) fn note_revisions_if_it_can(&self, context: &StepContext, causes: &HashMap<String, String>) {
         if let Err(error) = self.note_revisions(context, causes) {
             context.progress.send(Progress::Warning(format!("what services are made of is not noted for `rollback`: {error}")));
         }
     }
 
     /// Notes what the services are made of whose containers a plan has made, and what has failed.
-    fn note_revisions(&self, context: &Context, causes: &HashMap<String, String>) -> Result<(), EngineError> {
+    fn note_revisions(&self, context: &StepContext, causes: &HashMap<String, String>) -> Result<(), EngineError> {
         if causes.is_empty() {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Engine {
     /// When there is none, its image is gone, or it cannot be done; failures of steps are told and counted.
     pub(super) async fn roll_back_to(
         self: &Arc<Self>,
-        context: &Context,
+        context: &StepContext,
         service: &str,
         to: Option<u32>,
     ) -> Result<u32, EngineError> {
@@ -166,13 +166,13 @@ impl Engine {
         if of_service.last().is_some_and(|last| last.failed.is_some()) {
             causes.entry(service.to_string()).or_insert(cause);
         }
-        let back = Context {
+        let back = StepContext {
             origin: context.origin.clone(),
             timeout: context.timeout,
             tallies: super::update::Tallies::new(plan.updates()),
             images: HashMap::from([(service.to_string(), image_id)]),
             options,
-            ..Context::new(self, project, context.progress.clone(), None)
+            ..StepContext::new(self, project, context.progress.clone(), None)
         };
         let back = Arc::new(back);
         let result = Box::pin(execute(back.clone(), plan)).await;
@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Notes that a service is to be brought back, and to what.
-    pub(super) fn note_pending_rollback(&self, context: &Context, service: &str) {
+    pub(super) fn note_pending_rollback(&self, context: &StepContext, service: &str) {
         let project = &context.project;
         let mut owed = self.pending_rollbacks(&project.name);
         let Some(definition) = project.services.get(service) else { return };
@@ -205,7 +205,7 @@ impl Engine {
     }
 
     /// The image of a service's new containers: the one that the command names by its id, else that of the definition.
-    fn image_of(&self, context: &Context, service: &str, definition: &Service) -> Option<Digest> {
+    fn image_of(&self, context: &StepContext, service: &str, definition: &Service) -> Option<Digest> {
         let given = context.images.get(service).and_then(|id| id.parse().ok());
         let by_name = || Some(self.images.find(definition.image.as_deref().unwrap_or_default()).ok()?.1.id);
         given.or_else(by_name)
@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Brings the services back whose update has failed and says `failure_action: rollback`.
-    pub(super) async fn roll_back_failed(self: &Arc<Self>, context: &Context) {
+    pub(super) async fn roll_back_failed(self: &Arc<Self>, context: &StepContext) {
         let mut owed = self.pending_rollbacks(&context.project.name).to;
         owed.extend(std::mem::take(&mut *locked(&context.unnoted_rollbacks)));
         for (service, number) in owed {
@@ -252,11 +252,11 @@ impl Engine {
         tracing::warn!("ending the rollback of {} in the project {name}", owed.to.keys().cloned().collect::<Vec<_>>().join(", "));
         // Somebody has to listen, or it is cancelled.
         let (progress, _listener) = unbounded_channel();
-        let context = Context {
+        let context = StepContext {
             origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
             timeout: owed.options.timeout.map(u64::from),
             options: owed.options,
-            ..Context::new(self, record.project, progress.into(), None)
+            ..StepContext::new(self, record.project, progress.into(), None)
         };
         self.roll_back_failed(&context).await;
     }
@@ -277,11 +277,11 @@ impl Engine {
             .project_record(name)
             .ok_or_else(|| EngineError::Conflict(format!("the project {name} was not brought up: `wharf up` does that")))?;
         let options = UpOptions { start_first: request.start_first, timeout: request.timeout, ..UpOptions::default() };
-        let context = Context {
+        let context = StepContext {
             origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
             timeout: request.timeout.map(u64::from),
             options,
-            ..Context::new(self, record.project, progress, Some(guard))
+            ..StepContext::new(self, record.project, progress, Some(guard))
         };
         let number = self.roll_back_to(&context, &request.service, request.to).await?;
         context.progress.send(Progress::Step {

@@ -1,6 +1,6 @@
 //! The specification of a service's container, shared namespaces and volumes included.
 
-use super::convert::{self, Origin, Shared};
+use super::convert::{self, Origin, SharedNamespaces};
 use super::is_one_off;
 use crate::compose::model::{NamespaceMode, Project};
 use crate::engine::error::EngineError;
@@ -37,7 +37,7 @@ impl Engine {
             let Some(mode) = mode else { return Ok(None) };
             Ok(other(what, mode)?.map(|container| container.id.clone()))
         };
-        let shared = Shared {
+        let shared = SharedNamespaces {
             network: id("network", &definition.network_mode)?,
             ipc: id("IPC namespace", &definition.ipc)?,
             pid: id("processes", &definition.pid)?,

@@ -1,8 +1,8 @@
 //! The operations of a plan.
 
-use super::condition::{Awaited, await_condition};
+use super::condition::{AwaitedCondition, await_condition};
 use super::update::{Update, may_go_on, update, watch};
-use super::{Context, Progress, ProgressSender, convert};
+use super::{Progress, ProgressSender, StepContext, convert};
 use crate::compose::model::{Network, Project, Volume, VolumeKind};
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::{START_MAY_TAKE, verify};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 /// A hook's line that is longer is shown as several.
 const LONGEST_LINE: usize = 64 * 1024;
 
-impl Context {
+impl StepContext {
     pub(super) fn step(&self, object: &str, status: &str, done: bool) {
         self.progress.send(Progress::Step { object: object.into(), status: status.into(), done });
     }
@@ -96,7 +96,7 @@ fn end_of_line(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'\n', text).or((text.len() > LONGEST_LINE).then_some(LONGEST_LINE))
 }
 
-pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineError> {
+pub(super) async fn perform(context: &StepContext, operation: &Operation) -> Result<(), EngineError> {
     let engine = &context.engine;
     let object = operation.object();
     match operation {
@@ -132,7 +132,8 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         }
         Operation::StartContainer { name, .. } => start_container(context, &object, name).await?,
         Operation::Await { service, condition, dependent, required } => {
-            let awaited = Awaited { service, condition: *condition, dependent: dependent.as_deref(), required: *required };
+            let awaited =
+                AwaitedCondition { service, condition: *condition, dependent: dependent.as_deref(), required: *required };
             await_condition(context, &awaited).await?;
         }
         Operation::StopContainer { id, .. }
@@ -172,7 +173,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
     Ok(())
 }
 
-async fn pull_image(context: &Context, object: &str, image: &str) -> Result<(), EngineError> {
+async fn pull_image(context: &StepContext, object: &str, image: &str) -> Result<(), EngineError> {
     context.step(object, "Pulling", false);
     tokio::select! {
         pulled = context.engine.images.pull(image, context.progress.plain()) => pulled?,
@@ -182,7 +183,7 @@ async fn pull_image(context: &Context, object: &str, image: &str) -> Result<(), 
     Ok(())
 }
 
-async fn start_container(context: &Context, object: &str, name: &str) -> Result<(), EngineError> {
+async fn start_container(context: &StepContext, object: &str, name: &str) -> Result<(), EngineError> {
     context.step(object, "Starting", false);
     let container = context.engine.containers.find(name)?;
     context.expect_follower(&container);
@@ -194,7 +195,7 @@ async fn start_container(context: &Context, object: &str, name: &str) -> Result<
 
 /// Removes a network, a volume or an image. One that is in use may stay, and one that is gone is no failure.
 async fn removed(
-    context: &Context,
+    context: &StepContext,
     object: &str,
     unless_used: bool,
     removal: impl Future<Output = Result<(), EngineError>>,
@@ -212,7 +213,12 @@ async fn removed(
 }
 
 /// Does something to a container that exists.
-async fn change(context: &Context, operation: &Operation, object: &str, container: &Arc<Container>) -> Result<(), EngineError> {
+async fn change(
+    context: &StepContext,
+    operation: &Operation,
+    object: &str,
+    container: &Arc<Container>,
+) -> Result<(), EngineError> {
     let engine = &context.engine;
     // That of an earlier stop, which nobody has asked for.
     drop(container.take_pre_stop_failure());
@@ -335,7 +341,7 @@ fn new_network(network: &Network) -> NewNetwork {
     }
 }
 
-async fn create_network(context: &Context, key: &str) -> Result<(), EngineError> {
+async fn create_network(context: &StepContext, key: &str) -> Result<(), EngineError> {
     let network = &context.project.networks[key];
     let object = format!("Network {}", network.name);
     context.step(&object, "Creating", false);
@@ -357,7 +363,7 @@ fn new_volume(key: &str, volume: &Volume) -> Result<NewVolume, EngineError> {
     Ok(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })
 }
 
-fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
+fn create_volume(context: &StepContext, key: &str) -> Result<(), EngineError> {
     let volume = &context.project.volumes[key];
     let object = format!("Volume {}", volume.name);
     context.step(&object, "Creating", false);
@@ -370,7 +376,7 @@ fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
 
 /// Ends when nobody should wait any longer for what may never come, such as a health check that never succeeds, since somebody
 /// else needs the project.
-pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
+pub(super) async fn superseded(context: &StepContext, object: &str) -> EngineError {
     let superseded = async {
         match &context.guard {
             Some(guard) => guard.superseded(&context.progress).await,
@@ -390,7 +396,7 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
 /// Waits for a container's start. One that does not come to its end, since a disk does not answer, is broken off when it is
 /// cancelled, or somebody else needs the project.
 pub(super) async fn or_broken_off(
-    context: &Context,
+    context: &StepContext,
     object: &str,
     container: &Container,
     start: impl Future<Output = Result<(), EngineError>>,
@@ -407,7 +413,7 @@ pub(super) async fn or_broken_off(
     start.await
 }
 
-pub(super) fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
+pub(super) fn service_spec(context: &StepContext, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
     if let Some(image) = context.images.get(service) {
         spec.image.clone_from(image);
@@ -421,7 +427,13 @@ pub(super) fn service_spec(context: &Context, service: &str, number: u32) -> Res
 
 /// Makes the new container first, under a name of its own: when that fails, the old one still runs. The journal knows what it
 /// replaces, so that an engine which finds it half done can end it.
-async fn recreate(context: &Context, service: &str, number: u32, name: &str, old: &Arc<Container>) -> Result<(), EngineError> {
+async fn recreate(
+    context: &StepContext,
+    service: &str,
+    number: u32,
+    name: &str,
+    old: &Arc<Container>,
+) -> Result<(), EngineError> {
     let engine = &context.engine;
     let spec = service_spec(context, service, number)?;
     let temporary = format!("{}_{name}", &old.id[..12.min(old.id.len())]);

@@ -4,7 +4,7 @@
 //! [`judge`] and [`ending`] decide, without a clock or a process.
 
 use super::steps::{or_broken_off, service_spec, superseded};
-use super::{Context, Progress};
+use super::{Progress, StepContext};
 use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
 use crate::engine::containers::incarnations::Leaves;
@@ -84,7 +84,7 @@ impl Tallies {
     }
 }
 
-impl Context {
+impl StepContext {
     /// Counts the failure of a step with those of its service's update. A rollback that follows is noted: an engine that dies before its
     /// end leaves it to the next.
     pub(super) fn count_failure(&self, operation: &Operation, error: &EngineError) {
@@ -161,7 +161,7 @@ pub(in crate::engine) fn ending(replacement: &Replacement, touched: Option<bool>
 }
 
 /// Waits for the time between one container and the next, and refuses to go on when too many have failed by then.
-pub(super) async fn may_go_on(context: &Context, object: &str, service: &str, delay: Duration) -> Result<(), EngineError> {
+pub(super) async fn may_go_on(context: &StepContext, object: &str, service: &str, delay: Duration) -> Result<(), EngineError> {
     let policy = UpdatePolicy::of(&context.project.services[service], &context.options);
     let check = || match context.tallies.after(service, &policy) {
         None => Ok(()),
@@ -184,7 +184,7 @@ pub(super) async fn may_go_on(context: &Context, object: &str, service: &str, de
 }
 
 /// Replaces a container. `update_config` decides whether others follow one that fails.
-pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>) -> Result<(), EngineError> {
+pub(super) async fn update(context: &StepContext, object: &str, update: &Update<'_>) -> Result<(), EngineError> {
     may_go_on(context, object, update.service, update.delay).await?;
     let old = context.engine.containers.find(update.replaces)?;
     replace(context, object, update, &old).await
@@ -192,7 +192,7 @@ pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>)
 
 /// Waits until a container is good that was started after the one before it had ended.
 pub(super) async fn watch(
-    context: &Context,
+    context: &StepContext,
     object: &str,
     container: &Arc<Container>,
     monitor: Duration,
@@ -222,7 +222,7 @@ fn with_last_lines(engine: &Engine, container: &Container, why: String) -> Strin
     }
 }
 
-async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc<Container>) -> Result<(), EngineError> {
+async fn replace(context: &StepContext, object: &str, update: &Update<'_>, old: &Arc<Container>) -> Result<(), EngineError> {
     let engine = &context.engine;
     context.step(object, "Updating", false);
     let spec = service_spec(context, update.service, update.number)?;

@@ -8,7 +8,7 @@ use crate::engine::process::docker_socket;
 use crate::engine::record::{Beside, ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::runtime::launch::Exit;
 use std::fs::File;
 use std::path::Path;
@@ -104,33 +104,33 @@ impl Engine {
     async fn adopt_running(self: &Arc<Self>, container: &Arc<Container>, link: Arc<MonitorLink>) {
         locked(&container.live).link = Some(link.clone());
         let status = async {
-            link.send(&Request::Status, &[]).ok()?;
+            link.send(&MonitorRequest::Status, &[]).ok()?;
             loop {
                 let event = match link.receive().await {
                     Err(error) if control::is_of_another_version(&error) => continue,
                     received => received.ok()??.0,
                 };
-                if matches!(event, Event::Status { .. } | Event::Exited(_) | Event::Failed { .. }) {
+                if matches!(event, MonitorEvent::Status { .. } | MonitorEvent::Exited(_) | MonitorEvent::Failed { .. }) {
                     return Some(event);
                 }
             }
         };
         let known = tokio::time::timeout(MONITOR_MAY_TAKE, status).await;
         let (pid, started_at, paused) = match known {
-            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts, holds_log, starting: false })) => {
+            Ok(Some(MonitorEvent::Status { pid, started_at, paused, keeps_mounts, holds_log, starting: false })) => {
                 let holds = {
                     let mut live = locked(&container.live);
                     live.keeps_mounts = keeps_mounts;
                     live.followers.monitor_knows(holds_log)
                 };
-                holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
+                holds.into_iter().for_each(|hold| drop(link.send(&MonitorRequest::Hold(hold), &[])));
                 (pid, started_at, paused)
             }
             other => {
-                let has_ended = matches!(other, Ok(Some(Event::Exited(_))));
+                let has_ended = matches!(other, Ok(Some(MonitorEvent::Exited(_))));
                 match other {
                     // Nobody waits for the start any more, and others must not see a container that is being set up.
-                    Ok(Some(Event::Status { .. })) => {
+                    Ok(Some(MonitorEvent::Status { .. })) => {
                         locked(&container.live).link = None;
                         self.launcher.groups.hierarchy.kill(&container.group());
                         link.kill_monitor();

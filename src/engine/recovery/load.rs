@@ -1,13 +1,13 @@
 //! Reading the state at the start: the journal's records, and what the disk has that the journal has lost.
 
-use super::{Kind, Unknown, is_id};
+use super::{RecordKind, Unknown, is_id};
 use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::images::build::is_build_id;
 use crate::engine::launch::control_groups::Groups;
 use crate::engine::locked;
 use crate::engine::record::{ContainerRecord, NetworkRecord, Transition, VolumeRecord, verdict};
 use crate::engine::state::StateStore;
-use crate::engine::state::directories::{self, Entry, manifest_of, read_manifest, write_manifest};
+use crate::engine::state::directories::{self, DirectoryEntry, manifest_of, read_manifest, write_manifest};
 use crate::engine::state::journal::Room;
 use crate::image::store::remove_files;
 use crate::runtime::launch::Exit;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The state at the engine's start.
-pub(in crate::engine) struct Loaded {
+pub(in crate::engine) struct LoadedState {
     pub networks: IndexMap<String, NetworkRecord>,
     pub volumes: IndexMap<String, VolumeRecord>,
     /// Oldest first.
@@ -31,36 +31,36 @@ pub(in crate::engine) struct Loaded {
 }
 
 /// Reads the state. What is left of unfinished removals is taken away.
-pub(in crate::engine) fn load(state: &StateStore, groups: &Groups) -> Loaded {
+pub(in crate::engine) fn load(state: &StateStore, groups: &Groups) -> LoadedState {
     RecordLoader { state, groups, lingering: RefCell::default() }.load()
 }
 
 struct RecordLoader<'a> {
     state: &'a StateStore,
     groups: &'a Groups,
-    /// See [`Loaded`].
+    /// See [`LoadedState`].
     lingering: RefCell<Vec<String>>,
 }
 
 impl RecordLoader<'_> {
-    fn load(&self) -> Loaded {
-        let mut networks: IndexMap<String, NetworkRecord> = self.journaled(Kind::Network);
+    fn load(&self) -> LoadedState {
+        let mut networks: IndexMap<String, NetworkRecord> = self.journaled(RecordKind::Network);
         self.find_networks(&mut networks);
-        let mut volumes: IndexMap<String, VolumeRecord> = self.journaled(Kind::Volume);
+        let mut volumes: IndexMap<String, VolumeRecord> = self.journaled(RecordKind::Volume);
         let parent = self.state.config.data_root.join("volumes");
-        self.find_directories(Kind::Volume, &parent, &mut volumes, |_| true, |name| self.find_volume(name));
-        let mut containers: IndexMap<String, ContainerRecord> = self.journaled(Kind::Container);
+        self.find_directories(RecordKind::Volume, &parent, &mut volumes, |_| true, |name| self.find_volume(name));
+        let mut containers: IndexMap<String, ContainerRecord> = self.journaled(RecordKind::Container);
         let parent = self.state.config.data_root.join("containers");
-        self.find_directories(Kind::Container, &parent, &mut containers, is_id, |id| self.find_container(id));
+        self.find_directories(RecordKind::Container, &parent, &mut containers, is_id, |id| self.find_container(id));
         self.state.recovery.report_damage();
         self.look_at_run_directories(&containers);
         let mut records: Vec<ContainerRecord> = containers.into_values().collect();
         records.sort_by_key(|record| record.created_at);
-        Loaded { networks, volumes, containers: records, lingering: self.lingering.take() }
+        LoadedState { networks, volumes, containers: records, lingering: self.lingering.take() }
     }
 
     /// The journal's records of a kind; those that this version does not understand are unknown.
-    fn journaled<T: DeserializeOwned>(&self, kind: Kind) -> IndexMap<String, T> {
+    fn journaled<T: DeserializeOwned>(&self, kind: RecordKind) -> IndexMap<String, T> {
         let mut records = IndexMap::new();
         for (key, record) in self.state.journal.all(&kind.prefix()) {
             match record {
@@ -69,11 +69,11 @@ impl RecordLoader<'_> {
                     let why = "its record in the journal was written by another version".to_string();
                     let unknown = Unknown::new(kind, key, Some(&text), why);
                     match kind {
-                        Kind::Container => {
+                        RecordKind::Container => {
                             let reached = MonitorLink::reach(&self.state.config.run_directory(&unknown.id));
                             self.state.add_unknown_container(unknown, reached);
                         }
-                        Kind::Network | Kind::Volume => self.state.recovery.add(Arc::new(unknown)),
+                        RecordKind::Network | RecordKind::Volume => self.state.recovery.add(Arc::new(unknown)),
                     }
                 }
             }
@@ -82,7 +82,7 @@ impl RecordLoader<'_> {
     }
 
     /// Writes down what was found again.
-    fn keep_found(&self, kind: Kind, id: &str, name: &str, record: &impl Serialize) {
+    fn keep_found(&self, kind: RecordKind, id: &str, name: &str, record: &impl Serialize) {
         locked(&self.state.recovery.found_again).push((kind, name.to_string()));
         if self.state.journal.put_anyway(&format!("{}{id}", kind.prefix()), record, Room::Ending).is_err() {
             self.state.owing.notify_one();
@@ -97,14 +97,14 @@ impl RecordLoader<'_> {
         });
         for entry in entries {
             match entry {
-                Entry::Whole(file) => {
+                DirectoryEntry::Whole(file) => {
                     let Some(id) = file.strip_suffix(".json").filter(|id| is_id(id)) else { continue };
-                    if records.contains_key(id) || self.state.recovery.has(Kind::Network, id) {
+                    if records.contains_key(id) || self.state.recovery.has(RecordKind::Network, id) {
                         continue;
                     }
                     match read_manifest::<NetworkRecord>(&parent.join(&file)) {
                         Ok(record) if record.id == id => {
-                            self.keep_found(Kind::Network, id, &record.name, &record);
+                            self.keep_found(RecordKind::Network, id, &record.name, &record);
                             records.insert(id.to_string(), record);
                         }
                         _ if is_build_id(id) => drop(std::fs::remove_file(parent.join(&file))),
@@ -114,7 +114,9 @@ impl RecordLoader<'_> {
                         }
                     }
                 }
-                Entry::New(name) | Entry::Removing(name) => drop(directories::remove_unfinished(&parent, &name)),
+                DirectoryEntry::New(name) | DirectoryEntry::Removing(name) => {
+                    drop(directories::remove_unfinished(&parent, &name))
+                }
             }
         }
         for record in records.values().filter(|record| !self.state.config.network_manifest(&record.id).exists()) {
@@ -125,7 +127,7 @@ impl RecordLoader<'_> {
     /// Compares the records of a kind with the directories that there are.
     fn find_directories<T: Serialize>(
         &self,
-        kind: Kind,
+        kind: RecordKind,
         parent: &Path,
         records: &mut IndexMap<String, T>,
         is_name: impl Fn(&str) -> bool,
@@ -136,22 +138,22 @@ impl RecordLoader<'_> {
             Err(error) => return self.state.recovery.lost(format!("reading {}: {error}", parent.display())),
         };
         let mut whole: HashSet<String> = HashSet::new();
-        for name in entries.iter().filter_map(|entry| if let Entry::Whole(name) = entry { Some(name) } else { None }) {
+        for name in entries.iter().filter_map(|entry| if let DirectoryEntry::Whole(name) = entry { Some(name) } else { None }) {
             whole.insert(name.clone());
             if is_name(name) && !records.contains_key(name) && !self.state.recovery.has(kind, name) {
                 records.extend(find(name).map(|record| (name.clone(), record)));
             }
         }
         for entry in &entries {
-            let (Entry::New(name) | Entry::Removing(name)) = entry else { continue };
-            if matches!(entry, Entry::New(_)) && records.contains_key(name) && !whole.contains(name) {
+            let (DirectoryEntry::New(name) | DirectoryEntry::Removing(name)) = entry else { continue };
+            if matches!(entry, DirectoryEntry::New(_)) && records.contains_key(name) && !whole.contains(name) {
                 match directories::finish_making(parent, name) {
                     Ok(()) => drop(whole.insert(name.clone())),
                     Err(error) => self.state.recovery.warn(format!("making the {} {name}: {error}", kind.as_str())),
                 }
                 continue;
             }
-            if matches!(entry, Entry::Removing(_)) && records.contains_key(name) && !whole.contains(name) {
+            if matches!(entry, DirectoryEntry::Removing(_)) && records.contains_key(name) && !whole.contains(name) {
                 // The journal was about to hear of it.
                 if let Err(error) = self.state.journal.delete(&format!("{}{name}", kind.prefix())) {
                     self.state.recovery.warn(format!("removing the {} {name}: {error}", kind.as_str()));
@@ -159,7 +161,7 @@ impl RecordLoader<'_> {
                 }
                 records.shift_remove(name);
             }
-            if kind == Kind::Container {
+            if kind == RecordKind::Container {
                 self.remove_strays(name);
             }
             if let Err(error) = directories::remove_unfinished(parent, name) {
@@ -211,7 +213,7 @@ impl RecordLoader<'_> {
                 options: IndexMap::new(),
             })
         })?;
-        self.keep_found(Kind::Volume, name, name, &record);
+        self.keep_found(RecordKind::Volume, name, name, &record);
         Some(record)
     }
 
@@ -236,7 +238,7 @@ impl RecordLoader<'_> {
                 let why = format!("the journal does not have it, and what it was made with cannot be read: {error}");
                 self.state.recovery.incomplete.store(true, Ordering::Release);
                 let reached = MonitorLink::reach(&self.state.config.run_directory(id));
-                self.state.add_unknown_container(Unknown::new(Kind::Container, id.to_string(), None, why), reached);
+                self.state.add_unknown_container(Unknown::new(RecordKind::Container, id.to_string(), None, why), reached);
                 return None;
             }
         };
@@ -247,7 +249,7 @@ impl RecordLoader<'_> {
             let verdict = verdict(&record, &exit, true);
             record.apply(&Transition::Ended { exit: &exit, verdict });
         }
-        self.keep_found(Kind::Container, id, &record.name, &record);
+        self.keep_found(RecordKind::Container, id, &record.name, &record);
         Some(record)
     }
 
@@ -264,7 +266,7 @@ impl RecordLoader<'_> {
     fn look_at_run_directories(&self, containers: &IndexMap<String, ContainerRecord>) {
         for entry in std::fs::read_dir(self.state.config.run_root.join("containers")).into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            if containers.contains_key(&id) || self.state.recovery.has(Kind::Container, &id) || !is_id(&id) {
+            if containers.contains_key(&id) || self.state.recovery.has(RecordKind::Container, &id) || !is_id(&id) {
                 continue;
             }
             if is_build_id(&id) {
@@ -273,7 +275,7 @@ impl RecordLoader<'_> {
             let reached = MonitorLink::reach(&entry.path());
             if !matches!(reached, Reached::Nobody) && !is_build_id(&id) {
                 let why = "it runs, and nothing else is left of it".to_string();
-                self.state.add_unknown_container(Unknown::new(Kind::Container, id, None, why), reached);
+                self.state.add_unknown_container(Unknown::new(RecordKind::Container, id, None, why), reached);
             } else if !self.state.is_incomplete() {
                 self.remove_strays(&id);
             }

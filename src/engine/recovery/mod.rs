@@ -10,9 +10,9 @@ use super::state::StateStore;
 use super::{Engine, locked};
 use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::state::directories::{self};
-use crate::engine::state::journal::Found;
+use crate::engine::state::journal::FoundJournal;
 use crate::image::store::remove_files;
-use crate::runtime::control::{Event, Request};
+use crate::runtime::control::{MonitorEvent, MonitorRequest};
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -29,25 +29,25 @@ pub(super) struct Recovery {
     incomplete: AtomicBool,
     warnings: Mutex<Vec<String>>,
     unknown: Mutex<Vec<Arc<Unknown>>>,
-    found_again: Mutex<Vec<(Kind, String)>>,
+    found_again: Mutex<Vec<(RecordKind, String)>>,
     /// No command has shown the warnings yet.
     unreported: AtomicBool,
 }
 
 /// An object that has a record in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
     Container,
     Network,
     Volume,
 }
 
-impl Kind {
+impl RecordKind {
     fn as_str(self) -> &'static str {
         match self {
-            Kind::Container => "container",
-            Kind::Network => "network",
-            Kind::Volume => "volume",
+            RecordKind::Container => "container",
+            RecordKind::Network => "network",
+            RecordKind::Volume => "volume",
         }
     }
 
@@ -59,7 +59,7 @@ impl Kind {
 
 /// Something that this version does not understand. It is listed and left alone.
 pub struct Unknown {
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// The key in the journal, or the directory's name.
     pub id: String,
     pub name: String,
@@ -127,7 +127,7 @@ impl Unknown {
         KnownParts::deserialize(&self.record).unwrap_or_default()
     }
 
-    fn new(kind: Kind, id: String, text: Option<&str>, why: String) -> Self {
+    fn new(kind: RecordKind, id: String, text: Option<&str>, why: String) -> Self {
         let record: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let name = record["name"].as_str().map_or_else(|| id.chars().take(12).collect(), str::to_string);
         Unknown { kind, id, name, record, why, monitor: Mutex::new(UnknownMonitor::Gone), removing: AtomicBool::new(false) }
@@ -149,11 +149,11 @@ impl Unknown {
                 }
                 UnknownMonitor::Linked(link) => {
                     // One whose container has ended before says so.
-                    let _ = link.send(&Request::Status, &[]);
+                    let _ = link.send(&MonitorRequest::Status, &[]);
                     while let Ok(Some((event, _))) = link.receive().await {
-                        if matches!(event, Event::Exited(_) | Event::Failed { .. }) {
+                        if matches!(event, MonitorEvent::Exited(_) | MonitorEvent::Failed { .. }) {
                             // How it ended is written down, for the version that knows it.
-                            let _ = link.send(&Request::Goodbye, &[]);
+                            let _ = link.send(&MonitorRequest::Goodbye, &[]);
                             break;
                         }
                     }
@@ -182,7 +182,7 @@ impl Unknown {
     }
 
     fn refusal(&self) -> EngineError {
-        let remove = if self.kind == Kind::Container { ", or remove it with --force, files and all" } else { "" };
+        let remove = if self.kind == RecordKind::Container { ", or remove it with --force, files and all" } else { "" };
         EngineError::Conflict(format!(
             "the {} {} is unknown to this version and left alone: {}; use the version that made it{remove}",
             self.kind.as_str(),
@@ -193,7 +193,7 @@ impl Unknown {
 }
 
 impl Recovery {
-    pub fn of(found: &Found) -> Self {
+    pub fn of(found: &FoundJournal) -> Self {
         let recovery = Recovery::default();
         if let Some(damage) = &found.damage {
             let lines: Vec<String> = damage.lines.iter().map(ToString::to_string).collect();
@@ -225,7 +225,7 @@ impl Recovery {
 
     fn report_damage(&self) {
         let found = std::mem::take(&mut *locked(&self.found_again));
-        for kind in [Kind::Container, Kind::Network, Kind::Volume] {
+        for kind in [RecordKind::Container, RecordKind::Network, RecordKind::Volume] {
             let names: Vec<&str> = found.iter().filter(|(k, _)| *k == kind).map(|(_, name)| name.as_str()).collect();
             if !names.is_empty() {
                 self.lost(format!(
@@ -238,7 +238,7 @@ impl Recovery {
         }
     }
 
-    fn has(&self, kind: Kind, id: &str) -> bool {
+    fn has(&self, kind: RecordKind, id: &str) -> bool {
         locked(&self.unknown).iter().any(|unknown| unknown.kind == kind && unknown.id == id)
     }
 }
@@ -255,12 +255,12 @@ impl StateStore {
     }
 
     /// Things that are there and not understood.
-    pub fn unknown(&self, kind: Kind) -> Vec<Arc<Unknown>> {
+    pub fn unknown(&self, kind: RecordKind) -> Vec<Arc<Unknown>> {
         locked(&self.recovery.unknown).iter().filter(|unknown| unknown.kind == kind).cloned().collect()
     }
 
     /// The unknown thing of a name, id or beginning of an id.
-    pub fn find_unknown(&self, kind: Kind, name: &str) -> Option<Arc<Unknown>> {
+    pub fn find_unknown(&self, kind: RecordKind, name: &str) -> Option<Arc<Unknown>> {
         let name = name.trim_start_matches('/');
         self.unknown(kind).into_iter().find(|unknown| unknown.is_called(name))
     }
@@ -269,7 +269,7 @@ impl StateStore {
     ///
     /// # Errors
     /// A sentence about it and the remedy.
-    pub(super) fn refuse_unknown(&self, kind: Kind, name: &str) -> Result<(), EngineError> {
+    pub(super) fn refuse_unknown(&self, kind: RecordKind, name: &str) -> Result<(), EngineError> {
         self.find_unknown(kind, name).map_or(Ok(()), |unknown| Err(unknown.refusal()))
     }
 
@@ -278,7 +278,7 @@ impl StateStore {
     /// # Errors
     /// Which container that is.
     pub(super) fn refuse_use_by_unknown(&self, what: &str, names: &[&str]) -> Result<(), EngineError> {
-        let user = self.unknown(Kind::Container).into_iter().find(|unknown| names.iter().any(|name| unknown.may_use(name)));
+        let user = self.unknown(RecordKind::Container).into_iter().find(|unknown| names.iter().any(|name| unknown.may_use(name)));
         user.map_or(Ok(()), |user| {
             Err(EngineError::Conflict(format!("the {what} {} may be in use by the unknown container {}", names[0], user.name)))
         })
@@ -318,7 +318,7 @@ impl StateStore {
     pub(super) fn leave_unknown(&self) {
         for unknown in locked(&self.recovery.unknown).iter() {
             if let UnknownMonitor::Linked(link) = &*locked(&unknown.monitor) {
-                let _ = link.send(&Request::Goodbye, &[]);
+                let _ = link.send(&MonitorRequest::Goodbye, &[]);
             }
         }
     }
@@ -368,12 +368,12 @@ impl Engine {
             }
         }
         let doing = || EngineError::io(format!("removing the files of {}", unknown.name));
-        let removal = directories::Removal::begin(&self.config.container_directory(&unknown.id)).map_err(doing())?;
+        let removal = directories::DirectoryRemoval::begin(&self.config.container_directory(&unknown.id)).map_err(doing())?;
         if let Err(error) = self.state.journal.delete(&format!("container/{}", unknown.id)) {
             removal.undo();
             return Err(state_error(error));
         }
-        locked(&self.state.recovery.unknown).retain(|known| known.kind != Kind::Container || known.id != unknown.id);
+        locked(&self.state.recovery.unknown).retain(|known| known.kind != RecordKind::Container || known.id != unknown.id);
         let _ = remove_files(&self.config.run_directory(&unknown.id));
         let finished = removal.finish().map_err(doing());
         self.networks.remove_unused(DEFAULT_NETWORK);

@@ -1,7 +1,7 @@
 //! Directories of containers and volumes, and the manifests beside everything that the journal knows.
 //!
 //! A directory has its name only while it is whole: it is made under another ([`Draft`]), and gets another before it is removed
-//! ([`Removal`]). So what a crash has left unfinished is seen from the disk alone, and nothing is ever removed because the journal
+//! ([`DirectoryRemoval`]). So what a crash has left unfinished is seen from the disk alone, and nothing is ever removed because the journal
 //! does not know it. A manifest is the record as it was at the making; it is not synced, and read only when the journal has
 //! lost the record.
 
@@ -91,7 +91,7 @@ impl Drop for Draft {
 }
 
 /// A directory that is being removed. Dropped, it is left for the next engine to remove.
-pub struct Removal {
+pub struct DirectoryRemoval {
     path: PathBuf,
     /// Its name until then, unless there was no such directory.
     whole: Option<PathBuf>,
@@ -105,7 +105,7 @@ fn names_of_removals(name: &str) -> impl Iterator<Item = String> + use<'_> {
     (0..LEFT_OVER).map(move |n| if n == 0 { format!("{REMOVING}{name}") } else { format!("{REMOVING}{name}~{n}") })
 }
 
-impl Removal {
+impl DirectoryRemoval {
     /// Takes a directory's name away; that it does not exist is fine. What an earlier removal has left is not touched, so it
     /// takes no time.
     ///
@@ -116,8 +116,8 @@ impl Removal {
         let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
         for path in names_of_removals(&name).map(|name| directory.with_file_name(name)) {
             match fs::rename(directory, &path) {
-                Ok(()) => return Ok(Removal { path, whole: Some(directory.to_path_buf()) }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal { path, whole: None }),
+                Ok(()) => return Ok(DirectoryRemoval { path, whole: Some(directory.to_path_buf()) }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DirectoryRemoval { path, whole: None }),
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR)) => {
                     taken = error
                 }
@@ -151,7 +151,7 @@ impl Removal {
 
 /// The entries of a directory of directories.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum DirectoryEntry {
     Whole(String),
     /// Its making was not finished.
     New(String),
@@ -163,7 +163,7 @@ pub enum Entry {
 ///
 /// # Errors
 /// The disk's; a missing one is empty.
-pub fn entries(parent: &Path) -> io::Result<Vec<Entry>> {
+pub fn entries(parent: &Path) -> io::Result<Vec<DirectoryEntry>> {
     let list = match fs::read_dir(parent) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         list => list?,
@@ -172,12 +172,12 @@ pub fn entries(parent: &Path) -> io::Result<Vec<Entry>> {
     for entry in list {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if let Some(name) = name.strip_prefix(NEW) {
-            found.push(Entry::New(name.into()));
+            found.push(DirectoryEntry::New(name.into()));
         } else if let Some(name) = name.strip_prefix(REMOVING) {
             let name = name.split_once('~').map_or(name, |(name, _)| name);
-            found.push(Entry::Removing(name.into()));
+            found.push(DirectoryEntry::Removing(name.into()));
         } else if name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            found.push(Entry::Whole(name));
+            found.push(DirectoryEntry::Whole(name));
         }
     }
     Ok(found)
@@ -251,29 +251,32 @@ mod tests {
         mark(&parent).expect("mark");
         let draft = Draft::new(&parent, "a").expect("draft");
         fs::write(draft.path().join("file"), "x").expect("write");
-        assert_eq!(entries(&parent).expect("entries"), [Entry::New("a".into())]);
+        assert_eq!(entries(&parent).expect("entries"), [DirectoryEntry::New("a".into())]);
         write_manifest(&manifest_of(draft.path()), &1).expect("manifest");
         draft.finish().expect("finish");
-        assert_eq!(entries(&parent).expect("entries"), [Entry::Whole("a".into())]);
+        assert_eq!(entries(&parent).expect("entries"), [DirectoryEntry::Whole("a".into())]);
         assert_eq!(read_manifest::<i32>(&manifest_of(&parent.join("a"))).expect("manifest"), 1);
         drop(Draft::new(&parent, "b").expect("draft"));
-        let removal = Removal::begin(&parent.join("a")).expect("removal");
-        assert_eq!(entries(&parent).expect("entries"), [Entry::Removing("a".into())]);
+        let removal = DirectoryRemoval::begin(&parent.join("a")).expect("removal");
+        assert_eq!(entries(&parent).expect("entries"), [DirectoryEntry::Removing("a".into())]);
         removal.undo();
-        assert_eq!(entries(&parent).expect("entries"), [Entry::Whole("a".into())]);
-        drop(Removal::begin(&parent.join("a")).expect("removal"));
+        assert_eq!(entries(&parent).expect("entries"), [DirectoryEntry::Whole("a".into())]);
+        drop(DirectoryRemoval::begin(&parent.join("a")).expect("removal"));
         // Another of the same name, while what is left of the first is there: neither is in the other's way.
         fs::create_dir_all(parent.join("a/below")).expect("again");
-        let second = Removal::begin(&parent.join("a")).expect("removal");
+        let second = DirectoryRemoval::begin(&parent.join("a")).expect("removal");
         assert!(parent.join(".removing-a/file").exists() && second.path().join("below").exists());
-        assert_eq!(entries(&parent).expect("entries"), [Entry::Removing("a".into()), Entry::Removing("a".into())]);
+        assert_eq!(
+            entries(&parent).expect("entries"),
+            [DirectoryEntry::Removing("a".into()), DirectoryEntry::Removing("a".into())]
+        );
         drop(second);
         remove_unfinished(&parent, "a").expect("remove");
         assert_eq!(entries(&parent).expect("entries"), []);
-        Removal::begin(&parent.join("never")).expect("removal").finish().expect("nothing to remove");
+        DirectoryRemoval::begin(&parent.join("never")).expect("removal").finish().expect("nothing to remove");
         // What was not there does not come back, whatever an earlier removal has left.
         fs::create_dir(parent.join(".removing-never")).expect("left");
-        Removal::begin(&parent.join("never")).expect("removal").undo();
+        DirectoryRemoval::begin(&parent.join("never")).expect("removal").undo();
         assert!(!parent.join("never").exists());
         assert!(is_marked(&parent) && !is_marked(dir.path()));
     }

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 /// The result of a step. `None` is no layer: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct StepResult {
     pub layer: Option<Layer>,
     /// When: the history of an image that is built again is the same.
     pub created: String,
@@ -29,7 +29,7 @@ pub fn key(parent: &str, parts: &[&str]) -> Digest {
 }
 
 /// Finds a step that was made before, and whose layer is still here.
-pub fn find(store: &Store, key: &Digest) -> Option<Made> {
+pub fn find(store: &Store, key: &Digest) -> Option<StepResult> {
     let path = path(store, key);
     let made = read(&path)?;
     match &made.layer {
@@ -47,12 +47,12 @@ pub fn used(path: &Path) {
 }
 
 /// A remembered step.
-pub fn read(path: &Path) -> Option<Made> {
+pub fn read(path: &Path) -> Option<StepResult> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Remembers a step. A file that a power cut tears is not understood, and the step is made again.
-pub fn remember(store: &Store, key: &Digest, made: &Made) {
+pub fn remember(store: &Store, key: &Digest, made: &StepResult) {
     let Ok(bytes) = serde_json::to_vec(made) else { return };
     let path = path(store, key);
     let temporary = path.with_extension("tmp");

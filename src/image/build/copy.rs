@@ -5,13 +5,13 @@
 
 mod mode;
 
-use super::files::{Contents, Found, Tree, reading};
-use super::given_up::{self, Checked};
+use super::files::{ContentDigests, FoundFile, Tree, reading};
+use super::given_up::{self, GivenUpReader};
 use super::ignore::{self, Pattern, Patterns};
 use crate::image::entries::Entries;
 use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
-use crate::sys::node::Node;
+use crate::sys::node::FoundNode;
 use crate::sys::regular::{copy_with_holes, open_regular};
 use crate::sys::{self, Beneath};
 pub use mode::ModeChange;
@@ -47,7 +47,7 @@ pub struct Copy {
 /// A thing to copy: where it is, and its name below the destination (empty: it is the destination itself).
 #[derive(Debug, Clone)]
 pub struct Item {
-    pub found: Found,
+    pub found: FoundFile,
     pub name: PathBuf,
 }
 
@@ -55,7 +55,7 @@ pub struct Item {
 /// memory.
 #[derive(Debug, Clone)]
 pub struct Selected {
-    found: Found,
+    found: FoundFile,
     /// The part of its path that `--parents` keeps, or its own name.
     name: PathBuf,
     /// `--exclude` leaves it out.
@@ -68,13 +68,13 @@ pub struct Selected {
 
 /// The files of the sources of one instruction.
 #[derive(Debug)]
-pub struct Selection {
+pub struct CopySelection {
     sources: Vec<Selected>,
     ignored: Patterns,
     excluded: Patterns,
 }
 
-impl Selection {
+impl CopySelection {
     /// How many files and directories it names.
     pub fn count(&self) -> usize {
         self.sources.len()
@@ -110,8 +110,8 @@ impl Selection {
 ///
 /// # Errors
 /// When a source matches nothing.
-pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Selection, ImageError> {
-    let mut all = Selection { sources: Vec::new(), ignored: ignored.clone(), excluded: Patterns::of(&copy.exclude) };
+pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<CopySelection, ImageError> {
+    let mut all = CopySelection { sources: Vec::new(), ignored: ignored.clone(), excluded: Patterns::of(&copy.exclude) };
     for source in &copy.sources {
         // `--parents` keeps what is behind `/./`.
         let (left_out, source) = match source.split_once("/./").filter(|_| copy.parents) {
@@ -197,7 +197,7 @@ fn inside(path: &str) -> PathBuf {
     clean
 }
 
-fn is_archive(tree: &Tree, found: &Found) -> io::Result<bool> {
+fn is_archive(tree: &Tree, found: &FoundFile) -> io::Result<bool> {
     let file = open_regular(tree.root(), &found.path)?;
     let Ok(plain) = compression::plain_of_any(file) else { return Ok(false) };
     Ok(Entries::new(plain).begin())
@@ -207,7 +207,7 @@ fn is_archive(tree: &Tree, found: &Found) -> io::Result<bool> {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Contents) -> Result<String, ImageError> {
+pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &ContentDigests) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut feed = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -242,7 +242,7 @@ pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Content
 ///
 /// # Errors
 /// The disk's, or a destination that is a file where a directory is needed.
-pub fn apply(copy: &Copy, selected: &Selection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
+pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
     let wanted = Path::new(&copy.destination);
     let writer = Copier { copy, tree, root, selected };
     let several = copy.sources.len() > 1 || selected.count() > 1;
@@ -272,7 +272,7 @@ struct Copier<'a> {
     copy: &'a Copy,
     tree: &'a Tree,
     root: BorrowedFd<'a>,
-    selected: &'a Selection,
+    selected: &'a CopySelection,
 }
 
 impl Copier<'_> {
@@ -377,7 +377,7 @@ impl Copier<'_> {
             }
             kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
                 mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?;
-                let node = Node::made(&parent, &name, kind, stat.st_rdev)?;
+                let node = FoundNode::made(&parent, &name, kind, stat.st_rdev)?;
                 node.set_owner(uid, gid)?;
                 node.set_mode(mode)?;
                 node.set_time(time)
@@ -398,7 +398,7 @@ impl Copier<'_> {
         for item in self.selected.items(selection, self.tree)? {
             let item = item?;
             let file = open_regular(self.tree.root(), &item.found.path)?;
-            let plain = Checked(compression::plain_of_any(file)?);
+            let plain = GivenUpReader(compression::plain_of_any(file)?);
             crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
         }
         Ok(())

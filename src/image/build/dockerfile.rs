@@ -9,15 +9,15 @@ pub const MAX_FILE: u64 = 4 << 20;
 
 /// An error in a Dockerfile, with its line. Lines begin at 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed {
+pub struct MalformedDockerfile {
     pub line: usize,
     pub message: String,
     pub help: Option<String>,
 }
 
-impl Malformed {
+impl MalformedDockerfile {
     pub fn new(line: usize, message: impl Into<String>) -> Self {
-        Malformed { line, message: message.into(), help: None }
+        MalformedDockerfile { line, message: message.into(), help: None }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -26,7 +26,7 @@ impl Malformed {
     }
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedDockerfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
@@ -96,7 +96,7 @@ const WITH_HEREDOCS: [&str; 3] = ["RUN", "COPY", "ADD"];
 ///
 /// # Errors
 /// The first instruction that is not understood.
-pub fn parse(text: &str) -> Result<Dockerfile, Malformed> {
+pub fn parse(text: &str) -> Result<Dockerfile, MalformedDockerfile> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
     let (escape, check) = directives(&lines)?;
@@ -137,7 +137,7 @@ pub fn parse(text: &str) -> Result<Dockerfile, Malformed> {
         instructions.push(instruction);
     }
     if instructions.is_empty() {
-        return Err(Malformed::new(1, "the Dockerfile is empty").help("it begins with `FROM IMAGE`"));
+        return Err(MalformedDockerfile::new(1, "the Dockerfile is empty").help("it begins with `FROM IMAGE`"));
     }
     Ok(Dockerfile { instructions, escape, check })
 }
@@ -148,7 +148,7 @@ fn continues(line: &str, escape: char) -> bool {
 }
 
 /// `# name=value` at the very top: the escape character, and what `check` says.
-fn directives(lines: &[&str]) -> Result<(char, Option<String>), Malformed> {
+fn directives(lines: &[&str]) -> Result<(char, Option<String>), MalformedDockerfile> {
     let mut escape = '\\';
     let mut check = None;
     let mut seen: Vec<String> = Vec::new();
@@ -160,14 +160,16 @@ fn directives(lines: &[&str]) -> Result<(char, Option<String>), Malformed> {
             break;
         }
         if seen.contains(&name) {
-            return Err(Malformed::new(i + 1, format!("the directive `{name}` occurs twice")).help("keep one of the two"));
+            return Err(
+                MalformedDockerfile::new(i + 1, format!("the directive `{name}` occurs twice")).help("keep one of the two")
+            );
         }
         if name == "escape" {
             escape = match value.trim() {
                 "\\" => '\\',
                 "`" => '`',
                 other => {
-                    return Err(Malformed::new(i + 1, format!("`{other}` cannot be the escape character"))
+                    return Err(MalformedDockerfile::new(i + 1, format!("`{other}` cannot be the escape character"))
                         .help("it is `\\` or a backtick"));
                 }
             };
@@ -186,7 +188,7 @@ fn onbuild_with_heredocs(instruction: &Instruction) -> bool {
 }
 
 /// One logical line: the keyword, its flags and the rest. Also what `ONBUILD` holds.
-pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> {
+pub fn instruction(line: &str, number: usize) -> Result<Instruction, MalformedDockerfile> {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let keyword = word.to_ascii_uppercase();
     if !KEYWORDS.contains(&keyword.as_str()) {
@@ -194,7 +196,7 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> 
         let near = near.filter(|known| strsim::damerau_levenshtein(&keyword, known) <= 2);
         let help =
             near.map_or_else(|| format!("it is one of {}", KEYWORDS.join(", ")), |known| format!("did you mean `{known}`?"));
-        return Err(Malformed::new(number, format!("`{word}` is not an instruction")).help(help));
+        return Err(MalformedDockerfile::new(number, format!("`{word}` is not an instruction")).help(help));
     }
     let mut rest = rest.trim();
     let mut flags = Vec::new();
@@ -212,12 +214,12 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> 
                 [] => format!("{keyword} has no flags"),
                 _ => format!("it has {}", known.iter().map(|flag| format!("--{flag}")).collect::<Vec<_>>().join(", ")),
             };
-            return Err(Malformed::new(number, format!("{keyword} has no flag --{name}")).help(help));
+            return Err(MalformedDockerfile::new(number, format!("{keyword} has no flag --{name}")).help(help));
         }
         flags.push((name.to_string(), unquoted(value)));
     }
     if rest.is_empty() && !matches!(keyword.as_str(), "CMD" | "ENTRYPOINT" | "SHELL" | "RUN") {
-        return Err(Malformed::new(number, format!("{keyword} needs an argument")));
+        return Err(MalformedDockerfile::new(number, format!("{keyword} needs an argument")));
     }
     Ok(Instruction {
         line: number,
@@ -261,12 +263,12 @@ fn unquoted(value: &str) -> String {
 }
 
 /// Takes the heredocs that an instruction announces from the lines below it; gives the first line after them.
-fn heredocs(instruction: &mut Instruction, lines: &[&str], mut at: usize) -> Result<usize, Malformed> {
+fn heredocs(instruction: &mut Instruction, lines: &[&str], mut at: usize) -> Result<usize, MalformedDockerfile> {
     for (name, expand, strip_tabs) in announced(&instruction.rest) {
         let mut content = String::new();
         loop {
             let Some(line) = lines.get(at) else {
-                return Err(Malformed::new(instruction.line, format!("the heredoc `<<{name}` has no end"))
+                return Err(MalformedDockerfile::new(instruction.line, format!("the heredoc `<<{name}` has no end"))
                     .help(format!("write a line that is just `{name}`")));
             };
             at += 1;
@@ -360,13 +362,13 @@ pub fn words(text: &str, escape: char) -> Vec<String> {
 }
 
 /// `NAME=VALUE ...`, or the older `NAME VALUE` with everything behind the name as the value.
-pub fn pairs(instruction: &Instruction, escape: char) -> Result<Vec<(String, String)>, Malformed> {
+pub fn pairs(instruction: &Instruction, escape: char) -> Result<Vec<(String, String)>, MalformedDockerfile> {
     let all = words(&instruction.rest, escape);
     let first = all.first().cloned().unwrap_or_default();
     if !first.contains('=') {
         let (name, value) = instruction.rest.split_once(char::is_whitespace).unwrap_or((&instruction.rest, ""));
         if value.trim().is_empty() {
-            return Err(Malformed::new(instruction.line, format!("{} needs a name and a value", instruction.keyword))
+            return Err(MalformedDockerfile::new(instruction.line, format!("{} needs a name and a value", instruction.keyword))
                 .help(format!("write `{} {name}=VALUE`", instruction.keyword)));
         }
         return Ok(vec![(name.to_string(), value.trim().to_string())]);
@@ -374,7 +376,7 @@ pub fn pairs(instruction: &Instruction, escape: char) -> Result<Vec<(String, Str
     all.iter()
         .map(|word| match word.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
-            _ => Err(Malformed::new(instruction.line, format!("`{word}` is not NAME=VALUE"))
+            _ => Err(MalformedDockerfile::new(instruction.line, format!("`{word}` is not NAME=VALUE"))
                 .help("quote a value that holds spaces: `NAME=\"a b\"`")),
         })
         .collect()

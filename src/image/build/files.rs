@@ -1,6 +1,6 @@
 //! Directories as a build sees them: contexts, stages and the layer that is being made.
 
-use super::given_up::Checked;
+use super::given_up::GivenUpReader;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::ImageError;
@@ -26,13 +26,13 @@ pub struct Tree {
 
 /// A file, directory or symlink of a tree.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundFile {
     /// From the tree's root.
     pub path: PathBuf,
     pub stat: FileStat,
 }
 
-impl Found {
+impl FoundFile {
     pub fn kind(&self) -> SFlag {
         SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT
     }
@@ -75,9 +75,9 @@ impl Tree {
     ///
     /// # Errors
     /// When there is nothing.
-    pub fn find(&self, path: &Path) -> io::Result<Found> {
+    pub fn find(&self, path: &Path) -> io::Result<FoundFile> {
         let fd = sys::open_beneath(self.root(), path, libc::O_PATH, 0, Beneath::AsRoot)?;
-        Ok(Found { path: path.to_path_buf(), stat: nix::sys::stat::fstat(&fd)? })
+        Ok(FoundFile { path: path.to_path_buf(), stat: nix::sys::stat::fstat(&fd)? })
     }
 
     /// Where a path leads when its symlinks are followed, as a path of the tree.
@@ -154,7 +154,7 @@ const MAX_KNOWN: usize = 200_000;
 
 /// Digests of files' contents, remembered by what changes when a content does.
 #[derive(Debug, Default)]
-pub struct Contents(Mutex<HashMap<FileIdentity, [u8; 32]>>);
+pub struct ContentDigests(Mutex<HashMap<FileIdentity, [u8; 32]>>);
 
 /// A file as it was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -165,10 +165,10 @@ struct FileIdentity {
     changed: (i64, i64),
 }
 
-impl Contents {
+impl ContentDigests {
     /// # Errors
     /// When the file cannot be read.
-    pub fn digest(&self, tree: &Tree, found: &Found) -> io::Result<[u8; 32]> {
+    pub fn digest(&self, tree: &Tree, found: &FoundFile) -> io::Result<[u8; 32]> {
         let stat = &found.stat;
         let identity = FileIdentity {
             device: stat.st_dev,
@@ -181,7 +181,7 @@ impl Contents {
         }
         let file = open_regular(tree.root(), &found.path)?;
         let mut hash = Sha256::new();
-        io::copy(&mut io::BufReader::with_capacity(1 << 17, Checked(file)), &mut hash)?;
+        io::copy(&mut io::BufReader::with_capacity(1 << 17, GivenUpReader(file)), &mut hash)?;
         let digest: [u8; 32] = hash.finalize().into();
         // A file that was changed within a clock tick could change again without another time.
         let settled = jiff::Timestamp::now().as_second() > stat.st_ctime + 1;

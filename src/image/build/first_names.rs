@@ -15,14 +15,14 @@ const ENTRY: usize = 56;
 /// Names are kept apart from their directories, which many of them share.
 #[derive(Default)]
 pub struct FirstNames {
-    files: HashMap<(u64, u64), Place>,
+    files: HashMap<(u64, u64), NamePlace>,
     directories: Vec<PathBuf>,
     text: Vec<u8>,
     bytes: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct NamePlace {
     directory: u32,
     begin: u32,
     length: u16,
@@ -31,7 +31,7 @@ struct Place {
 impl FirstNames {
     /// The name that a file was met by before.
     pub fn of(&self, stat: &FileStat) -> Option<PathBuf> {
-        let Place { directory, begin, length } = *self.files.get(&(stat.st_dev, stat.st_ino))?;
+        let NamePlace { directory, begin, length } = *self.files.get(&(stat.st_dev, stat.st_ino))?;
         let name = OsStr::from_bytes(&self.text[begin as usize..][..usize::from(length)]);
         Some(self.directories[directory as usize].join(name))
     }
@@ -55,7 +55,7 @@ impl FirstNames {
             )));
         }
         let place =
-            Place { directory: self.directories.len() as u32 - 1, begin: self.text.len() as u32, length: name.len() as u16 };
+            NamePlace { directory: self.directories.len() as u32 - 1, begin: self.text.len() as u32, length: name.len() as u16 };
         self.text.extend(name.as_bytes());
         self.files.insert((stat.st_dev, stat.st_ino), place);
         Ok(())

@@ -41,9 +41,9 @@ pub fn check() -> io::Result<()> {
 
 /// A reader that ends with an error when the step is given up.
 #[derive(Debug)]
-pub struct Checked<R>(pub R);
+pub struct GivenUpReader<R>(pub R);
 
-impl<R: Read> Read for Checked<R> {
+impl<R: Read> Read for GivenUpReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         check()?;
         self.0.read(buffer)
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_step_ends_when_nobody_waits_for_it() {
         let waiting = Waiting::default();
-        let step = waiting.step(|| io::copy(&mut Checked(io::repeat(0)), &mut io::sink()));
+        let step = waiting.step(|| io::copy(&mut GivenUpReader(io::repeat(0)), &mut io::sink()));
         let thread = std::thread::spawn(step);
         assert!(!thread.is_finished());
         drop(waiting);

@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// A build request. Paths are absolute.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Request {
+pub struct BuildRequest {
     /// The directory that COPY reads from.
     pub context: PathBuf,
     /// The context was sent as an archive: nothing that it names is this machine's. Not the client's to say.
@@ -93,7 +93,7 @@ pub struct Request {
     /// SOURCE_DATE_EPOCH: the time of everything that is made.
     pub epoch: Option<i64>,
     /// The attestations to make.
-    pub attest: super::attest::Wanted,
+    pub attest: super::attest::WantedAttestations,
     /// What the checks of the Dockerfile find is told as warnings.
     pub checked: bool,
 }
@@ -102,7 +102,7 @@ pub struct Request {
 /// the archive's.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SentRequest {
-    pub request: Request,
+    pub request: BuildRequest,
     pub dockerfile: Option<GivenDockerfile>,
     /// The context's directory in the archive; absent for a Git repository.
     pub context: Option<SentDirectory>,
@@ -131,7 +131,7 @@ pub struct GivenDockerfile {
 
 /// A line of a Dockerfile that an error is about.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct DockerfileLine {
     /// The Dockerfile's name, and its text.
     pub shown: String,
     pub source: String,
@@ -141,7 +141,7 @@ pub struct Place {
     pub help: Option<String>,
 }
 
-impl Place {
+impl DockerfileLine {
     /// The error for who shows the line in a way of his own.
     pub fn message(&self) -> String {
         let help = self.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
@@ -178,7 +178,7 @@ pub enum SecretContent {
 /// Progress of a build.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub enum BuildEvent {
     /// A step begins: its number, and how it is shown.
     Step {
         id: u32,
@@ -233,10 +233,10 @@ pub enum Event {
 }
 
 /// The receiver of a build's events.
-pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
+pub type BuildReport = Arc<dyn Fn(BuildEvent) + Send + Sync>;
 
 /// The receiver of a command's output, line by line.
-pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
+pub type CommandOutput = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A future without a type of its own, for [`Host`].
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ImageError>> + Send + 'a>>;
@@ -245,7 +245,7 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ImageError>> + Sen
 pub trait Host: Send + Sync {
     fn store(&self) -> Arc<Store>;
 
-    fn contents(&self) -> &files::Contents;
+    fn contents(&self) -> &files::ContentDigests;
 
     /// Which steps are being made, by any build.
     fn keyed_mutex(&self) -> &KeyedMutex;
@@ -254,7 +254,7 @@ pub trait Host: Send + Sync {
     fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image>;
 
     /// Runs a command on layers. Its output goes to the step's `output`, line by line.
-    fn run<'a>(&'a self, step: Run) -> Later<'a, Ran>;
+    fn run<'a>(&'a self, step: RunProcess) -> Later<'a, Ran>;
 }
 
 /// The client of a build, which is asked for what a step needs when it needs it.
@@ -267,7 +267,7 @@ pub trait Lender: Send + Sync + std::fmt::Debug {
 }
 
 /// A RUN instruction as a process.
-pub struct Run {
+pub struct RunProcess {
     /// The lowest first.
     pub layers: Vec<ChainId>,
     pub args: Vec<String>,
@@ -279,12 +279,12 @@ pub struct Run {
     pub shm_size: Option<u64>,
     pub ulimits: Vec<(String, i64, i64)>,
     pub privileged: bool,
-    pub mounts: Vec<mounts::Mounted>,
-    pub output: Output,
+    pub mounts: Vec<mounts::MadeMount>,
+    pub output: CommandOutput,
 }
 
 /// How a RUN ended, and the files that it has left.
 pub struct Ran {
     pub code: i32,
-    pub draft: super::store::Draft,
+    pub draft: super::store::LayerDraft,
 }

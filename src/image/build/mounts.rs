@@ -1,12 +1,12 @@
 //! `RUN --mount=...`: what is mounted while a command runs.
 
-use super::dockerfile::Malformed;
+use super::dockerfile::MalformedDockerfile;
 use crate::image::ChainId;
 use std::path::PathBuf;
 
 /// `type` of `RUN --mount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum RunMountType {
     /// From another stage, image or context; of this build's context where there is no `from`.
     Bind,
     /// A directory that stays from build to build.
@@ -18,8 +18,8 @@ pub enum Kind {
 
 /// A `--mount` flag.
 #[derive(Debug, Clone)]
-pub struct Mount {
-    pub kind: Kind,
+pub struct RunMount {
+    pub kind: RunMountType,
     pub from: Option<String>,
     pub source: String,
     pub target: Option<String>,
@@ -38,7 +38,7 @@ pub struct Mount {
 
 /// A mount as the engine makes it.
 #[derive(Debug)]
-pub enum Mounted {
+pub enum MadeMount {
     Bind {
         source: PathBuf,
         target: String,
@@ -59,10 +59,10 @@ pub enum Mounted {
 ///
 /// # Errors
 /// A type or key that is not known.
-pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
-    let wrong = |message: String| Malformed::new(line, message).help("as in `--mount=type=cache,target=/root/.cache`");
-    let mut mount = Mount {
-        kind: Kind::Bind,
+pub fn parse(text: &str, line: usize) -> Result<RunMount, MalformedDockerfile> {
+    let wrong = |message: String| MalformedDockerfile::new(line, message).help("as in `--mount=type=cache,target=/root/.cache`");
+    let mut mount = RunMount {
+        kind: RunMountType::Bind,
         from: None,
         source: String::new(),
         target: None,
@@ -87,11 +87,11 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
         match key.to_ascii_lowercase().as_str() {
             "type" => {
                 mount.kind = match value {
-                    "bind" => Kind::Bind,
-                    "cache" => Kind::Cache,
-                    "tmpfs" => Kind::Tmpfs,
-                    "secret" => Kind::Secret,
-                    "ssh" => Kind::Ssh,
+                    "bind" => RunMountType::Bind,
+                    "cache" => RunMountType::Cache,
+                    "tmpfs" => RunMountType::Tmpfs,
+                    "secret" => RunMountType::Secret,
+                    "ssh" => RunMountType::Ssh,
                     _ => return Err(wrong(format!("`{value}` is not a type of mount: bind, cache, tmpfs, secret, ssh"))),
                 };
             }
@@ -117,7 +117,7 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
             other => return Err(wrong(format!("a mount has no `{other}`"))),
         }
     }
-    if mount.target.is_none() && matches!(mount.kind, Kind::Bind | Kind::Cache | Kind::Tmpfs) {
+    if mount.target.is_none() && matches!(mount.kind, RunMountType::Bind | RunMountType::Cache | RunMountType::Tmpfs) {
         return Err(wrong("a mount needs a `target`".into()));
     }
     Ok(mount)

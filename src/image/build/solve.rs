@@ -9,9 +9,9 @@ mod run;
 mod sources;
 mod variables;
 
-use super::cache::{self, Made};
+use super::cache::{self, StepResult};
 use super::copy::{self, Copy, ModeChange};
-use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
+use super::dockerfile::{self, Instruction, MalformedDockerfile, json_form, pairs, words};
 use super::expand::{self};
 use super::files::Tree;
 use super::git::GitRef;
@@ -19,13 +19,13 @@ use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
 use super::lint::{self, Checks};
 use super::stages::{self, Needs, Stages};
-use super::{Event, GivenDockerfile, Host, Report, Request};
+use super::{BuildEvent, BuildReport, BuildRequest, GivenDockerfile, Host};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
-use crate::image::store::{Draft, Keep, Layer};
+use crate::image::store::{KeepImage, Layer, LayerDraft};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
 use crate::sys::foreign_disk::ask;
-use attesting::Facts;
-use dockerfile_source::{Source, check_out, read_dockerfile};
+use attesting::BuildFacts;
+use dockerfile_source::{DockerfileSource, check_out, read_dockerfile};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ const CHECKOUTS_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// With the position in the Dockerfile, and the last lines of a command that has failed. Nothing is tagged then.
-pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Result<Built, ImageError> {
+pub async fn build(host: Arc<dyn Host>, request: BuildRequest, report: BuildReport) -> Result<Built, ImageError> {
     if let Some(platform) = request.platform.as_deref().filter(|platform| !is_native(platform)) {
         return Err(ImageError::Build(format!(
             "this machine is linux/{} and cannot build for {platform}; build on such a machine, or leave `platform` out",
@@ -64,8 +64,8 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let mut request = request;
     // What was checked out goes when the build has ended.
     let (_checked_out, facts) = match check_out(&host, &mut request).await? {
-        Some((draft, url, commit)) => (Some(draft), Facts::new(Some((url, commit)))),
-        None => (None, Facts::new(None)),
+        Some((draft, url, commit)) => (Some(draft), BuildFacts::new(Some((url, commit)))),
+        None => (None, BuildFacts::new(None)),
     };
     let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
     let context = ask(|| Tree::directory(&request.context))
@@ -73,7 +73,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let foreign = request.unpacked || facts.has_repository();
     let (text, shown, ignored) = ask(|| Ok(read_dockerfile(&request, &context, foreign)))
         .map_err(ImageError::store("reading the Dockerfile".into()))??;
-    let source = Source { text, shown };
+    let source = DockerfileSource { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let checks = Checks::of(&parsed, &request.args).map_err(ImageError::Build)?;
     let findings = lint::lint(&source.text, &parsed, &checks, &|image| host.store().environment(image));
@@ -81,7 +81,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         return Err(ImageError::Build(lint::violation(&findings)));
     }
     for finding in findings.iter().filter(|_| request.checked) {
-        report(Event::Warning(finding.short()));
+        report(BuildEvent::Warning(finding.short()));
     }
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
     let target = target_stage(request.target.as_deref(), &stages, &source)?;
@@ -133,10 +133,10 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     }
     let (bytes, layers) = (config.to_bytes()?, finished.layers.clone());
     let tagged = names.clone();
-    let keep = if solver.request.passing { Keep::Passing } else { Keep::Listed };
+    let keep = if solver.request.passing { KeepImage::Passing } else { KeepImage::Listed };
     let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &predicates, keep)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
-    (solver.report)(Event::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
+    (solver.report)(BuildEvent::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
     Ok(built)
 }
 
@@ -145,14 +145,14 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
 /// # Errors
 /// With the position in it.
 pub fn check(given: &GivenDockerfile, target: Option<&str>) -> Result<(), ImageError> {
-    let source = Source { text: given.text.clone(), shown: given.shown.clone() };
+    let source = DockerfileSource { text: given.text.clone(), shown: given.shown.clone() };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
     target_stage(target, &stages, &source).map(drop)
 }
 
 /// The number of the stage that is built: the named one, or the last.
-fn target_stage(target: Option<&str>, stages: &Stages, source: &Source) -> Result<usize, ImageError> {
+fn target_stage(target: Option<&str>, stages: &Stages, source: &DockerfileSource) -> Result<usize, ImageError> {
     let Some(name) = target else { return Ok(stages.stages.len() - 1) };
     stages.find(name).ok_or_else(|| {
         let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
@@ -163,7 +163,7 @@ fn target_stage(target: Option<&str>, stages: &Stages, source: &Source) -> Resul
 }
 
 /// Whether `--from=NAME` is a further context of the build, whatever stages there are.
-fn is_replaced(request: &Request, name: &str) -> bool {
+fn is_replaced(request: &BuildRequest, name: &str) -> bool {
     request.contexts.get(name).is_some_and(|context| !context.contains("://") || GitRef::parse(context).is_some())
 }
 
@@ -185,21 +185,21 @@ struct Repository {
     tree: Arc<Tree>,
     commit: String,
     /// Holds its files.
-    _draft: Draft,
+    _draft: LayerDraft,
 }
 
 struct Solver {
     /// Steps of the images that `cache_from` names: this build's alone, since whoever made such an image chose both the keys and
     /// the layers.
-    learned: Mutex<HashMap<Digest, Made>>,
+    learned: Mutex<HashMap<Digest, StepResult>>,
     /// Repositories that are sources.
     repositories: Mutex<HashMap<String, Repository>>,
     /// A Dockerfile may name any number of repositories.
     checkouts: Semaphore,
     host: Arc<dyn Host>,
-    request: Request,
-    report: Report,
-    source: Source,
+    request: BuildRequest,
+    report: BuildReport,
+    source: DockerfileSource,
     stages: Stages,
     needs: Mutex<Needs>,
     context: Arc<Tree>,
@@ -209,7 +209,7 @@ struct Solver {
     created: String,
     /// ARGs before the first FROM, with their values.
     global: BTreeMap<String, String>,
-    facts: Facts,
+    facts: BuildFacts,
     /// Bytes that are kept of variables and configurations.
     kept: AtomicUsize,
 }
@@ -325,9 +325,9 @@ impl Solver {
                 if step.id > 0 {
                     let (id, seconds) = (step.id, begun.elapsed().as_secs_f64());
                     match &result {
-                        Ok(true) => (self.report)(Event::Cached { id }),
-                        Ok(false) => (self.report)(Event::Done { id, seconds }),
-                        Err(error) => (self.report)(Event::Failed { id, why: error.reason() }),
+                        Ok(true) => (self.report)(BuildEvent::Cached { id }),
+                        Ok(false) => (self.report)(BuildEvent::Done { id, seconds }),
+                        Err(error) => (self.report)(BuildEvent::Failed { id, why: error.reason() }),
                     }
                 }
                 result?;
@@ -338,17 +338,17 @@ impl Solver {
     }
 
     fn report_instruction(&self, number: usize, text: &str, step: u32) {
-        (self.report)(Event::Instruction { number, count: self.stages.count(), text: text.to_string(), step });
+        (self.report)(BuildEvent::Instruction { number, count: self.stages.count(), text: text.to_string(), step });
     }
 
     fn report_done(&self, number: usize, cached: bool, state: &StageState) {
         let id = state.top().map_or_else(String::new, |chain| chain.hex().chars().take(12).collect());
-        (self.report)(Event::InstructionDone { number, cached, id });
+        (self.report)(BuildEvent::InstructionDone { number, cached, id });
     }
 
     fn begin(&self, name: &str) -> u32 {
         let id = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        (self.report)(Event::Step { id, name: name.to_string() });
+        (self.report)(BuildEvent::Step { id, name: name.to_string() });
         id
     }
 
@@ -358,7 +358,7 @@ impl Solver {
         state: &StageState,
         key: &Digest,
         work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
-    ) -> Result<(Made, bool), ImageError> {
+    ) -> Result<(StepResult, bool), ImageError> {
         let store = self.host.store();
         let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         if !state.fresh
@@ -375,7 +375,7 @@ impl Solver {
             let root = crate::runtime::overlay::mount_inert(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
             work(root, &this)?;
-            let made = Made { layer: store.keep(&draft, top.as_ref(), epoch)?, created: this.created.clone() };
+            let made = StepResult { layer: store.keep(&draft, top.as_ref(), epoch)?, created: this.created.clone() };
             cache::remember(&store, &key, &made);
             Ok(made)
         })
@@ -384,7 +384,7 @@ impl Solver {
     }
 
     /// A step that was made before, or that an image which this build may take steps from was made by.
-    fn known(&self, key: &Digest) -> Option<Made> {
+    fn known(&self, key: &Digest) -> Option<StepResult> {
         let store = self.host.store();
         cache::find(&store, key).or_else(|| {
             let made = self.learned.lock().unwrap_or_else(|e| e.into_inner()).get(key).cloned()?;
@@ -398,7 +398,13 @@ impl Solver {
     }
 
     /// Puts what a step made on top of a stage.
-    fn finish(&self, state: &mut StageState, key: Digest, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
+    fn finish(
+        &self,
+        state: &mut StageState,
+        key: Digest,
+        (made, cached): (StepResult, bool),
+        by: &str,
+    ) -> Result<bool, ImageError> {
         state.trail.push(Trod {
             key: key.clone(),
             layer: made.layer.as_ref().map(|_| state.layers.len()),
@@ -420,7 +426,7 @@ impl Solver {
 }
 
 /// ONBUILD's triggers of a base image, as instructions of the stage.
-fn triggers(config: &mut ConfigDocument, line: usize, source: &Source) -> Result<Vec<Instruction>, ImageError> {
+fn triggers(config: &mut ConfigDocument, line: usize, source: &DockerfileSource) -> Result<Vec<Instruction>, ImageError> {
     let all = std::mem::take(&mut config.config.on_build);
     let parse = |text: &String| dockerfile::instruction(text, line).map_err(|m| source.at(m));
     all.iter().map(parse).collect()
@@ -452,7 +458,7 @@ fn absolute(path: &str, working_dir: &str) -> String {
 }
 
 /// overlayfs wants something below: an empty directory, which goes with the draft.
-fn empty_directory(draft: &Draft) -> Result<PathBuf, ImageError> {
+fn empty_directory(draft: &LayerDraft) -> Result<PathBuf, ImageError> {
     let path = draft.diff().with_file_name("empty");
     std::fs::create_dir_all(&path).map_err(ImageError::store("preparing a layer".into()))?;
     Ok(path)

@@ -1,6 +1,6 @@
 //! A Dockerfile's stages, and those that a target needs.
 
-use super::dockerfile::{Dockerfile, Instruction, Malformed, words};
+use super::dockerfile::{Dockerfile, Instruction, MalformedDockerfile, words};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `FROM` and what follows it.
@@ -30,7 +30,7 @@ pub const MAX_STAGES: usize = 1000;
 ///
 /// # Errors
 /// Instructions before the first FROM, names that cannot be.
-pub fn split(file: Dockerfile) -> Result<Stages, Malformed> {
+pub fn split(file: Dockerfile) -> Result<Stages, MalformedDockerfile> {
     let mut global = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     for instruction in file.instructions {
@@ -39,41 +39,44 @@ pub fn split(file: Dockerfile) -> Result<Stages, Malformed> {
             ("ARG", None) => global.push(instruction),
             (_, Some(stage)) => stage.instructions.push(instruction),
             (keyword, None) => {
-                return Err(Malformed::new(instruction.line, format!("{keyword} comes before the first FROM"))
+                return Err(MalformedDockerfile::new(instruction.line, format!("{keyword} comes before the first FROM"))
                     .help("a Dockerfile begins with `FROM IMAGE`; only ARG may come before it"));
             }
         }
     }
     if let Some(stage) = stages.get(MAX_STAGES) {
-        return Err(Malformed::new(stage.line, format!("there are more than {MAX_STAGES} stages")));
+        return Err(MalformedDockerfile::new(stage.line, format!("there are more than {MAX_STAGES} stages")));
     }
     if stages.is_empty() {
-        return Err(Malformed::new(1, "there is no FROM").help("a Dockerfile begins with `FROM IMAGE`"));
+        return Err(MalformedDockerfile::new(1, "there is no FROM").help("a Dockerfile begins with `FROM IMAGE`"));
     }
     for (i, stage) in stages.iter().enumerate() {
         let twice = |other: &Stage| stage.name.is_some() && other.name == stage.name;
         if let Some(first) = stages[..i].iter().find(|other| twice(other)) {
             let name = stage.name.clone().unwrap_or_default();
-            return Err(Malformed::new(stage.line, format!("the stage `{name}` is already defined on line {}", first.line))
-                .help("give one of the two another name"));
+            return Err(MalformedDockerfile::new(
+                stage.line,
+                format!("the stage `{name}` is already defined on line {}", first.line),
+            )
+            .help("give one of the two another name"));
         }
     }
     Ok(Stages { global, stages, escape: file.escape })
 }
 
-fn stage(from: &Instruction, escape: char) -> Result<Stage, Malformed> {
+fn stage(from: &Instruction, escape: char) -> Result<Stage, MalformedDockerfile> {
     let arguments = words(&from.rest, escape);
     let name = match arguments.as_slice() {
         [_] => None,
         [_, word, name] if word.eq_ignore_ascii_case("as") => Some(name.to_ascii_lowercase()),
         _ => {
-            return Err(Malformed::new(from.line, format!("`{}` is not understood", from.text))
+            return Err(MalformedDockerfile::new(from.line, format!("`{}` is not understood", from.text))
                 .help("write `FROM IMAGE` or `FROM IMAGE AS NAME`"));
         }
     };
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
     if let Some(bad) = name.as_ref().filter(|n| !n.starts_with(|c: char| c.is_ascii_lowercase()) || !n.chars().all(allowed)) {
-        return Err(Malformed::new(from.line, format!("`{bad}` cannot be a stage's name"))
+        return Err(MalformedDockerfile::new(from.line, format!("`{bad}` cannot be a stage's name"))
             .help("it begins with a letter and has letters, digits, `_`, `-` and `.`"));
     }
     let platform = from.flags.iter().find(|(flag, _)| flag == "platform").map(|(_, value)| value.clone());
@@ -135,8 +138,8 @@ impl Stages {
         self.stages[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"))
     }
 
-    fn circular(&self, stage: usize, line: usize) -> Malformed {
-        Malformed::new(line, format!("circular dependency detected on stage: {}", self.shown(stage)))
+    fn circular(&self, stage: usize, line: usize) -> MalformedDockerfile {
+        MalformedDockerfile::new(line, format!("circular dependency detected on stage: {}", self.shown(stage)))
             .help("a stage cannot copy from itself, nor from one that needs it")
     }
 }
@@ -150,7 +153,7 @@ impl Needs {
     ///
     /// # Errors
     /// A stage that needs itself.
-    pub fn of(stages: &Stages, replaced: impl Fn(&str) -> bool) -> Result<Self, Malformed> {
+    pub fn of(stages: &Stages, replaced: impl Fn(&str) -> bool) -> Result<Self, MalformedDockerfile> {
         let mut needs = Vec::new();
         for (stage, content) in stages.stages.iter().enumerate() {
             let mut all: BTreeSet<usize> = stages.copied_from(stage, &replaced).into_keys().collect();
@@ -196,7 +199,7 @@ impl Needs {
     ///
     /// # Errors
     /// When that one needs the stage.
-    pub fn note(&mut self, stages: &Stages, stage: usize, other: usize, line: usize) -> Result<(), Malformed> {
+    pub fn note(&mut self, stages: &Stages, stage: usize, other: usize, line: usize) -> Result<(), MalformedDockerfile> {
         if self.0[stage].insert(other) && self.leads(other, stage) {
             return Err(stages.circular(stage, line));
         }

@@ -1,6 +1,6 @@
 //! A layer's directory as the tar stream that its diff id is the digest of: the same bytes each time.
 
-use super::files::Found;
+use super::files::FoundFile;
 use super::first_names::FirstNames;
 use super::ignore::Patterns;
 use super::walk::Walk;
@@ -19,7 +19,7 @@ use xattr::FileExt;
 
 /// Entries and bytes of a directory, counted while it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct TarballSize {
     /// Bytes of the files.
     pub bytes: u64,
     pub entries: u64,
@@ -29,11 +29,11 @@ pub struct Counted {
 ///
 /// # Errors
 /// The disk's, or the writer's.
-pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
+pub fn write(directory: &Path, out: impl Write) -> io::Result<TarballSize> {
     let mut builder = Builder::new(out);
     builder.mode(tar::HeaderMode::Complete);
     let root = File::open(directory)?;
-    let mut writer = TarWriter { builder, links: FirstNames::default(), counted: Counted::default() };
+    let mut writer = TarWriter { builder, links: FirstNames::default(), counted: TarballSize::default() };
     let none = Patterns::default();
     let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
     while let Some(found) = walk.next().transpose()? {
@@ -59,7 +59,7 @@ pub struct Archive {
     pub diff_id: DiffId,
     /// Bytes.
     pub length: u64,
-    pub counted: Counted,
+    pub counted: TarballSize,
 }
 
 /// The digest and size of the tar of a layer's directory, without keeping it.
@@ -77,11 +77,11 @@ pub fn digest(directory: &Path) -> io::Result<Archive> {
 struct TarWriter<W: Write> {
     builder: Builder<W>,
     links: FirstNames,
-    counted: Counted,
+    counted: TarballSize,
 }
 
 impl<W: Write> TarWriter<W> {
-    fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &Found) -> io::Result<()> {
+    fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &FoundFile) -> io::Result<()> {
         let stat = &found.stat;
         let kind = match found.kind() {
             SFlag::S_IFDIR => EntryType::Directory,
@@ -156,7 +156,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Takes note of an entry that will be in the archive.
-    fn opened(&mut self, found: &Found, has_names: bool) -> io::Result<()> {
+    fn opened(&mut self, found: &FoundFile, has_names: bool) -> io::Result<()> {
         self.counted.entries += 1;
         if has_names { self.links.keep(&found.stat, &found.path) } else { Ok(()) }
     }

@@ -1,7 +1,7 @@
 //! A tree from its top to its leaves, by descriptors: how deep it is costs neither stack nor descriptors, and no symlink that is
 //! put there meanwhile leads out of it.
 
-use super::files::Found;
+use super::files::FoundFile;
 use super::ignore::Patterns;
 use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -25,13 +25,13 @@ pub struct Walk<'a> {
     /// A directory that was given out and is to be entered next.
     next: Option<PathBuf>,
     /// Entries that come before anything else.
-    queue: VecDeque<Found>,
+    queue: VecDeque<FoundFile>,
 }
 
 struct WalkLevel {
     path: PathBuf,
     /// The directory itself, where it is left out but for something in it that has not been met yet.
-    withheld: Option<Found>,
+    withheld: Option<FoundFile>,
     directory: Option<OwnedFd>,
     names: WalkNames,
 }
@@ -106,14 +106,14 @@ impl<'a> Walk<'a> {
     }
 
     /// The directory in which what was given out last is, and its name there.
-    pub fn place<'b>(&'b self, found: &'b Found) -> io::Result<(BorrowedFd<'b>, &'b Path)> {
+    pub fn place<'b>(&'b self, found: &'b FoundFile) -> io::Result<(BorrowedFd<'b>, &'b Path)> {
         let parent = found.path.parent().unwrap_or(Path::new(""));
         let level = self.levels.iter().rev().find(|level| level.path == parent).and_then(|level| level.directory.as_ref());
         let directory = level.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
         Ok((directory.as_fd(), Path::new(found.path.file_name().unwrap_or_default())))
     }
 
-    fn enter(&mut self, path: PathBuf, withheld: Option<Found>) -> io::Result<()> {
+    fn enter(&mut self, path: PathBuf, withheld: Option<FoundFile>) -> io::Result<()> {
         let Some(above) = self.levels.last().and_then(|level| level.directory.as_ref()) else { return Ok(()) };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match openat(above, path.file_name().unwrap_or_default(), flags, Mode::empty()) {
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn step(&mut self) -> io::Result<Option<Found>> {
+    fn step(&mut self) -> io::Result<Option<FoundFile>> {
         if let Some(found) = self.queue.pop_front() {
             return Ok(Some(found));
         }
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
                 Err(nix::Error::ENOENT) => continue,
                 other => other?,
             };
-            let found = Found { path, stat };
+            let found = FoundFile { path, stat };
             let out = !self.excluded.is_empty() && self.excluded.excludes(&found.path);
             if found.is_directory() && (!out || self.excluded.may_take_back_below(&found.path)) {
                 if out {
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
 }
 
 impl Iterator for Walk<'_> {
-    type Item = io::Result<Found>;
+    type Item = io::Result<FoundFile>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let found = self.step().transpose();

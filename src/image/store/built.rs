@@ -7,7 +7,7 @@ use crate::image::documents::{NewDescriptor, NewManifest, OCI_CONFIG, OCI_LAYER,
 
 /// Whether an image without a name is in the list of images, or has been made for its files alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum KeepImage {
     Listed,
     Passing,
 }
@@ -17,9 +17,9 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn draft(&self) -> Result<Draft, ImageError> {
+    pub fn draft(&self) -> Result<LayerDraft, ImageError> {
         let directory = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let draft = Draft { directory };
+        let draft = LayerDraft { directory };
         for part in [draft.diff(), draft.work()] {
             fs::create_dir_all(&part).map_err(ImageError::store(format!("making {}", part.display())))?;
         }
@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn keep(&self, draft: &Draft, parent: Option<&ChainId>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
+    pub fn keep(&self, draft: &LayerDraft, parent: Option<&ChainId>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
         let failed = ImageError::store("storing a layer".into());
         if let Some(epoch) = epoch {
             crate::image::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
@@ -99,7 +99,7 @@ impl Store {
         config: &[u8],
         layers: &[Layer],
         predicates: &[Predicate],
-        keep: Keep,
+        keep: KeepImage,
     ) -> Result<Built, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
@@ -123,7 +123,7 @@ impl Store {
         }
         self.look_again();
         match keep {
-            Keep::Listed if names.is_empty() => self.keep_unnamed(OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?,
+            KeepImage::Listed if names.is_empty() => self.keep_unnamed(OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?,
             _ => self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?,
         }
         Ok(Built { id: config_digest, manifest: manifest_digest })
@@ -215,7 +215,7 @@ mod tests {
         store.name_manifest(std::slice::from_ref(&evil), OCI_MANIFEST, &Digest::of(&manifest), 1).unwrap();
         let layer = kept(&store, "good");
         let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]}});
-        store.tag_built(std::slice::from_ref(&good), config.to_string().as_bytes(), &[layer], &[], Keep::Listed).unwrap();
+        store.tag_built(std::slice::from_ref(&good), config.to_string().as_bytes(), &[layer], &[], KeepImage::Listed).unwrap();
         drop(store);
 
         let store = Store::open(root.path()).unwrap();
@@ -241,7 +241,7 @@ mod tests {
         let tag = |store: &Store, name: &ImageRef| {
             let config = config(name.path.as_str());
             store
-                .tag_built(std::slice::from_ref(name), config.as_bytes(), std::slice::from_ref(&layer), &[], Keep::Listed)
+                .tag_built(std::slice::from_ref(name), config.as_bytes(), std::slice::from_ref(&layer), &[], KeepImage::Listed)
                 .unwrap()
         };
         let names = |store: &Store| store.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();

@@ -13,15 +13,15 @@ use std::io::{self};
 
 /// The index: references to manifests, in the form of an OCI image index.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Index {
+pub(super) struct StoreIndex {
     #[serde(rename = "schemaVersion")]
     schema_version: u32,
-    pub(super) manifests: Vec<Entry>,
+    pub(super) manifests: Vec<StoreEntry>,
 }
 
-impl Index {
+impl StoreIndex {
     /// Adds an image. One that had its name before stays without, as long as it has no other.
-    pub(super) fn put(&mut self, new: Entry) {
+    pub(super) fn put(&mut self, new: StoreEntry) {
         let name = new.annotations.get(REF_NAME).cloned();
         // The image is no longer without a name.
         self.manifests.retain(|entry| entry.digest != new.digest || entry.name().is_some());
@@ -37,7 +37,7 @@ impl Index {
     }
 }
 
-impl Entry {
+impl StoreEntry {
     pub(super) fn name(&self) -> Option<&String> {
         self.annotations.get(REF_NAME)
     }
@@ -45,7 +45,7 @@ impl Entry {
 
 /// An image of the store: a descriptor of OCI's `index.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct StoreEntry {
     #[serde(rename = "mediaType")]
     pub(super) media_type: String,
     pub(super) digest: Digest,
@@ -68,7 +68,7 @@ impl Store {
         }
         self.change_index(|index| {
             for name in names {
-                index.put(Entry {
+                index.put(StoreEntry {
                     media_type: kind.into(),
                     digest: digest.clone(),
                     size,
@@ -84,7 +84,7 @@ impl Store {
         if self.lock().manifests.iter().any(|entry| entry.digest == *digest) {
             return Ok(());
         }
-        let entry = Entry { media_type: kind.into(), digest: digest.clone(), size, annotations: BTreeMap::new() };
+        let entry = StoreEntry { media_type: kind.into(), digest: digest.clone(), size, annotations: BTreeMap::new() };
         self.change_index(|index| index.put(entry)).map_err(ImageError::store("storing an image".into()))
     }
 
@@ -105,7 +105,7 @@ impl Store {
     pub fn untag(&self, name: &ImageRef) -> Result<(), ImageError> {
         let _names = self.hold_names();
         let name = name.to_string();
-        let untag = |index: &mut Index| {
+        let untag = |index: &mut StoreIndex| {
             let Some(at) = index.manifests.iter().position(|entry| entry.name() == Some(&name)) else { return };
             let mut entry = index.manifests.remove(at);
             if !index.manifests.iter().any(|other| other.digest == entry.digest) {
@@ -116,7 +116,7 @@ impl Store {
         self.change_index(untag).map_err(ImageError::store(format!("untagging {name}")))
     }
 
-    pub(super) fn change_index(&self, change: impl FnOnce(&mut Index)) -> io::Result<()> {
+    pub(super) fn change_index(&self, change: impl FnOnce(&mut StoreIndex)) -> io::Result<()> {
         let mut index = self.lock();
         let mut next = index.clone();
         next.schema_version = 2;
@@ -200,7 +200,7 @@ impl Store {
     fn remove_entries(
         &self,
         image: &Image,
-        is_one: impl Fn(&Entry) -> bool,
+        is_one: impl Fn(&StoreEntry) -> bool,
         used_layers: &dyn Fn(&ChainId) -> bool,
     ) -> Result<(), ImageError> {
         let removing = || ImageError::store(format!("removing {}", image.id));

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 /// What becomes of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttributeOutcome {
     /// These fields. Where some values have no counterpart, the export says so with their place.
     Becomes(&'static str),
     /// Nothing, and nothing is lost: it is about this machine's commands, or about the file.
@@ -27,11 +27,11 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub struct Attribute {
     pub path: &'static str,
-    pub outcome: Outcome,
+    pub outcome: AttributeOutcome,
 }
 
-fn by_path() -> &'static HashMap<&'static str, Outcome> {
-    static BY_PATH: OnceLock<HashMap<&'static str, Outcome>> = OnceLock::new();
+fn by_path() -> &'static HashMap<&'static str, AttributeOutcome> {
+    static BY_PATH: OnceLock<HashMap<&'static str, AttributeOutcome>> = OnceLock::new();
     BY_PATH.get_or_init(|| TABLE.iter().map(|attribute| (attribute.path, attribute.outcome)).collect())
 }
 
@@ -78,14 +78,14 @@ fn mapping(context: &Context<'_>, node: &Node, keys: &'static [Key], prefix: &st
     }
 }
 
-fn act(context: &Context<'_>, name: &str, entry: &Entry, outcome: Outcome) {
+fn act(context: &Context<'_>, name: &str, entry: &Entry, outcome: AttributeOutcome) {
     if says_nothing(&entry.node) {
         return;
     }
     match outcome {
-        Outcome::Becomes(_) | Outcome::Local(_) => {}
-        Outcome::Warned(why) => context.warn_at(&entry.key_at, format!("`{name}` is left out: {why}"), ""),
-        Outcome::Refused(why) => context.refuse_at(&entry.key_at, format!("`{name}` cannot be exported: {why}"), ""),
+        AttributeOutcome::Becomes(_) | AttributeOutcome::Local(_) => {}
+        AttributeOutcome::Warned(why) => context.warn_at(&entry.key_at, format!("`{name}` is left out: {why}"), ""),
+        AttributeOutcome::Refused(why) => context.refuse_at(&entry.key_at, format!("`{name}` cannot be exported: {why}"), ""),
     }
 }
 

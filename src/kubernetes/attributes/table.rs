@@ -1,9 +1,9 @@
 //! The table: an attribute a line, in the order of their paths.
 
 use super::Attribute;
-use super::Outcome::{self, Becomes, Local, Refused, Warned};
+use super::AttributeOutcome::{self, Becomes, Local, Refused, Warned};
 
-const fn a(path: &'static str, outcome: Outcome) -> Attribute {
+const fn a(path: &'static str, outcome: AttributeOutcome) -> Attribute {
     Attribute { path, outcome }
 }
 

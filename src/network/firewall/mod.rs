@@ -12,7 +12,7 @@ pub use neighbours::try_guard;
 
 use super::address::{IpFamily, Subnet, octets};
 use super::netlink::Netlink;
-use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
+use super::nft::{self, ChainHook, Expression as E, Family, Side, Transaction};
 use crate::units::Protocol;
 use foreign_tables::Anew;
 use std::collections::HashSet;
@@ -366,11 +366,11 @@ fn compose(change: &mut Transaction, family: Family, isolations: &[Isolation]) {
     change.port_map(ANY_ADDRESS, port_key, 8);
     change.port_map(ONE_ADDRESS, family.address_type() << 12 | port_key, address_bytes + 8);
     change.set(WITHDRAWN, family.address_type() << 12 | port_key, address_bytes + 8);
-    change.chain("guard", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
-    change.chain("prerouting", &Hook { kind: "nat", number: nft::PREROUTING, priority: -100 });
-    change.chain("output", &Hook { kind: "nat", number: nft::OUTPUT, priority: -100 });
-    change.chain("forward", &Hook { kind: "filter", number: nft::FORWARD, priority: 0 });
-    change.chain("postrouting", &Hook { kind: "nat", number: nft::POSTROUTING, priority: 100 });
+    change.chain("guard", &ChainHook { kind: "filter", number: nft::PREROUTING, priority: -300 });
+    change.chain("prerouting", &ChainHook { kind: "nat", number: nft::PREROUTING, priority: -100 });
+    change.chain("output", &ChainHook { kind: "nat", number: nft::OUTPUT, priority: -100 });
+    change.chain("forward", &ChainHook { kind: "filter", number: nft::FORWARD, priority: 0 });
+    change.chain("postrouting", &ChainHook { kind: "nat", number: nft::POSTROUTING, priority: 100 });
     let loopback = match family {
         Family::Ip6 => Subnet::new(Ipv6Addr::LOCALHOST, 128),
         _ => Subnet::new(Ipv4Addr::new(127, 0, 0, 0), 8),

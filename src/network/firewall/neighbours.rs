@@ -2,7 +2,7 @@
 
 use super::super::address::{Subnet, octets};
 use super::super::netlink::Netlink;
-use super::super::nft::{self, Expression as E, Family, Field, Hook, Transaction};
+use super::super::nft::{self, ChainHook, Expression as E, Family, Field, Transaction};
 use super::Sender;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -24,7 +24,7 @@ pub(super) fn compose(change: &mut Transaction) {
     change.set(GUARDED, nft::TYPE_INTERFACE, 16);
     change.set(SENDERS, nft::TYPE_INTERFACE << 6 | Family::Ip.address_type(), 20);
     change.set(SENDERS_IP6, nft::TYPE_INTERFACE << 6 | Family::Ip6.address_type(), 32);
-    change.chain("prerouting", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
+    change.chain("prerouting", &ChainHook { kind: "filter", number: nft::PREROUTING, priority: -300 });
     let unlike = |field, subnet| E::FieldOutside { field, subnet };
     let unspecified = Subnet::new(Ipv4Addr::UNSPECIFIED, 32);
     // meta protocol arp arp saddr ip != 0.0.0.0 iifname @guarded iifname . arp saddr ip != @senders drop

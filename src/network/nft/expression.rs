@@ -3,7 +3,7 @@
 use super::attributes::{bitwise, cmp, ct, data, expr, fib, immediate, lookup, meta, nat, payload, range};
 use super::{Family, R0};
 use crate::network::address::{Subnet, octets};
-use crate::network::netlink::Message;
+use crate::network::netlink::NetlinkMessage;
 
 /// A step of a rule.
 pub enum Expression {
@@ -127,9 +127,9 @@ pub const OF_CONNECTION: u32 = 2 | 8;
 pub const DNAT: u32 = 0x20;
 
 /// One expression of the kernel's; most of ours are several.
-type Part = Box<dyn FnOnce(Message) -> Message>;
+type Part = Box<dyn FnOnce(NetlinkMessage) -> NetlinkMessage>;
 
-fn expr(name: &'static str, fill: impl FnOnce(Message) -> Message + 'static) -> Part {
+fn expr(name: &'static str, fill: impl FnOnce(NetlinkMessage) -> NetlinkMessage + 'static) -> Part {
     Box::new(move |m| m.string(expr::NAME, name).nest(expr::DATA, fill))
 }
 
@@ -151,7 +151,7 @@ fn compare(register: u32, equal: bool, value: Vec<u8>) -> Part {
 /// From one byte to another, both included.
 fn range(register: u32, from: u8, to: u8) -> Part {
     expr("range", move |m| {
-        let bound = |m: Message, kind, value: u8| m.nest(kind, |m| m.attr(data::VALUE, &[value]));
+        let bound = |m: NetlinkMessage, kind, value: u8| m.nest(kind, |m| m.attr(data::VALUE, &[value]));
         let m = m.be32(range::SREG, register).be32(range::OP, libc::NFT_RANGE_EQ as u32);
         bound(bound(m, range::FROM, from), range::TO, to)
     })

@@ -24,7 +24,7 @@ fn lifecycle_commands() {
         let mut state = observed(&p, &[("web", 1), ("db", 1), ("x", 1), ("web", 9)]);
         (state.containers[0].state, state.containers[1].state) = (states[0], states[1]);
         state.containers[3].one_off = true;
-        let outline = Outline::of(&p, Vec::new());
+        let outline = DesiredOutline::of(&p, Vec::new());
         let options = LifecycleOptions { outline: Some(outline.clone()), ..options };
         let command = Lifecycle::parse(command).expect("a command");
         Ok(lifecycle(command, &state, Some(&outline), &options)?.lines())
@@ -60,7 +60,7 @@ fn lifecycle_commands() {
     let killed = act("kill", up, all()).expect("plan");
     assert_eq!(killed.len(), 3, "containers of `run` as well: {killed:?}");
     assert_eq!(act("stop", up, of("x")), Err(PlanError::NoSuchService { name: "x".into(), nearest: None }));
-    let nothing = lifecycle(Lifecycle::Start, &Observed::default(), Some(&Outline::of(&p, Vec::new())), &all());
+    let nothing = lifecycle(Lifecycle::Start, &Observed::default(), Some(&DesiredOutline::of(&p, Vec::new())), &all());
     assert_eq!(nothing.expect_err("nothing"), PlanError::NothingToStart { service: "db".into() });
 }
 
@@ -69,7 +69,7 @@ fn images_that_down_removes() {
     let mut p = project(WEB_DB);
     p.services["web"].build = Some(crate::compose::model::Build::default());
     p.services["web"].image = Some("p-web".into());
-    let outline = Outline::of(&p, Vec::new());
+    let outline = DesiredOutline::of(&p, Vec::new());
     let state = Observed {
         images: HashMap::from([("p-web".into(), "1".into()), ("db".into(), "2".into())]),
         built: vec![("own:latest".into(), Some("db".into())), ("gone:latest".into(), Some("gone".into()))],

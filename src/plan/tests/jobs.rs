@@ -67,7 +67,7 @@ fn down_takes_everything_of_jobs() {
         ..ObservedContainer::default()
     };
     state.containers.push(of_job);
-    let options = DownOptions { outline: Some(Outline::of(&p, Vec::new())), ..DownOptions::default() };
+    let options = DownOptions { outline: Some(DesiredOutline::of(&p, Vec::new())), ..DownOptions::default() };
     let lines = down("p", &state, options.outline.as_ref(), &options).lines();
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
     assert!(has("stop and remove container p-backup-run-1: down") && has("deregister job backup: down"), "{lines:?}");

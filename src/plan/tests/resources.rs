@@ -121,7 +121,7 @@ fn anonymous_volumes_go_with_down_volumes_alone() {
     let scale = UpOptions { scale: [("web".to_string(), 1)].into(), remove_orphans: true, ..UpOptions::default() };
     let plan = up(&p, &state, &scale).expect("plan");
     assert_eq!(removed(&plan), [("p-web-2".into(), false), ("p-old-1".into(), false)]);
-    let outline = Some(Outline::of(&p, Vec::new()));
+    let outline = Some(DesiredOutline::of(&p, Vec::new()));
     for volumes in [false, true] {
         let options = DownOptions { volumes, remove_orphans: true, outline: outline.clone(), ..DownOptions::default() };
         let got = removed(&down("p", &state, outline.as_ref(), &options));

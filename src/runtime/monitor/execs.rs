@@ -1,7 +1,7 @@
 //! Processes that `exec` has started in the container: children of the monitor beside the first one.
 
 use super::{Monitor, end_failed};
-use crate::runtime::control::Event;
+use crate::runtime::control::MonitorEvent;
 use crate::runtime::error::{Doing, FailureReport, SetupStep, StepFailed};
 use crate::runtime::launch::{ExecSpec, Launch};
 use crate::runtime::{exec, external};
@@ -26,13 +26,13 @@ enum ExecProgress {
 
 /// The processes of `exec`.
 #[derive(Default)]
-pub(super) struct Execs {
+pub(super) struct MonitorExecs {
     known: Vec<KnownExec>,
     /// Children that ended while a helper was at work, and their exit codes: whose process it was, is known when the helper ends.
     unmatched: Vec<(i32, i32)>,
 }
 
-impl Execs {
+impl MonitorExecs {
     /// The process of an id, while the number cannot be another's: it is a child that was not reaped.
     pub(super) fn pid(&self, id: u64) -> Option<i32> {
         let pid = match &self.known.iter().find(|exec| exec.id == id)?.progress {
@@ -43,11 +43,11 @@ impl Execs {
     }
 
     /// The events that follow from the end of a child.
-    pub(super) fn ended(&mut self, child: &Ended) -> Vec<Event> {
+    pub(super) fn ended(&mut self, child: &Ended) -> Vec<MonitorEvent> {
         let runs = |exec: &KnownExec| matches!(exec.progress, ExecProgress::Running(pid) if pid == child.pid);
         if let Some(at) = self.known.iter().position(runs) {
             let exec = self.known.swap_remove(at);
-            return vec![Event::ExecExited { id: exec.id, code: child.code }];
+            return vec![MonitorEvent::ExecExited { id: exec.id, code: child.code }];
         }
         let helps = |exec: &KnownExec| matches!(exec.progress, ExecProgress::Starting { helper, .. } if helper == child.pid);
         match self.known.iter().position(helps) {
@@ -62,16 +62,16 @@ impl Execs {
     }
 
     /// A helper has ended.
-    fn started(&mut self, at: usize) -> Vec<Event> {
+    fn started(&mut self, at: usize) -> Vec<MonitorEvent> {
         let exec = self.known.swap_remove(at);
         let ExecProgress::Starting { report, .. } = exec.progress else { return Vec::new() };
         let (id, said) = (exec.id, report.text());
         let failed =
-            |message: String, step: SetupStep| Event::ExecFailed { id, message, code: step.exit_code(), step: Some(step) };
+            |message: String, step: SetupStep| MonitorEvent::ExecFailed { id, message, code: step.exit_code(), step: Some(step) };
         let event = match (report.pid(), said.is_empty()) {
             (Some(pid), true) => {
                 self.known.push(KnownExec { id, progress: ExecProgress::Running(pid) });
-                Event::ExecStarted { id, pid }
+                MonitorEvent::ExecStarted { id, pid }
             }
             (None, true) => failed("the process ended before it could be set up".into(), SetupStep::Monitor),
             (_, false) => match serde_json::from_slice(&said) {
@@ -79,7 +79,7 @@ impl Execs {
                 Err(_) => failed("the process did not run, and its reason is not understood".into(), SetupStep::Monitor),
             },
         };
-        let runs = matches!(event, Event::ExecStarted { .. });
+        let runs = matches!(event, MonitorEvent::ExecStarted { .. });
         let mut events = vec![event];
         // It may have ended before its id was known.
         let early = report.pid().and_then(|pid| self.unmatched.iter().position(|(ended, _)| *ended == pid));
@@ -92,7 +92,7 @@ impl Execs {
             && runs
         {
             self.known.retain(|exec| exec.id != id);
-            events.push(Event::ExecExited { id, code });
+            events.push(MonitorEvent::ExecExited { id, code });
         }
         if !self.are_starting() {
             // Ids are used again: what is kept longer than the start it belongs to would be taken for another's end.
@@ -125,7 +125,7 @@ impl Monitor {
             Ok(progress) => self.execs.known.push(KnownExec { id: spec.id, progress }),
             Err(failure) => {
                 let (message, code) = (failure.to_string(), failure.exit_code());
-                self.report(&Event::ExecFailed { id: spec.id, message, code, step: Some(failure.step) });
+                self.report(&MonitorEvent::ExecFailed { id: spec.id, message, code, step: Some(failure.step) });
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The end of a container: its last output, its exit record, and the wait until the engine has taken note of it.
 
-use super::execs::Execs;
+use super::execs::MonitorExecs;
 use super::{CHUNK, Monitor, readable};
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::runtime::error::{Doing, FailureReport, StepFailed};
 use crate::runtime::launch::Exit;
 use std::io::ErrorKind;
@@ -22,17 +22,17 @@ impl Monitor {
         self.remove_cgroups();
         let event = if self.started_at.is_none() {
             match serde_json::from_slice(&self.reported) {
-                Ok(FailureReport { step, message }) => Event::Failed { message, code: step.exit_code(), step: Some(step) },
+                Ok(FailureReport { step, message }) => MonitorEvent::Failed { message, code: step.exit_code(), step: Some(step) },
                 Err(_) => {
                     let message = format!("the container's process ended with code {code} before its program ran");
-                    Event::Failed { message, code, step: None }
+                    MonitorEvent::Failed { message, code, step: None }
                 }
             }
         } else {
             let exit = Exit { code, oom_killed, finished_at: jiff::Timestamp::now(), started_at: self.started_at };
-            Event::Exited(exit)
+            MonitorEvent::Exited(exit)
         };
-        let recorded = if let Event::Exited(exit) = &event { exit.record(&self.brief.exit_file) } else { Ok(()) };
+        let recorded = if let MonitorEvent::Exited(exit) = &event { exit.record(&self.brief.exit_file) } else { Ok(()) };
         if !self.stalled {
             self.alone = None;
         }
@@ -50,9 +50,9 @@ impl Monitor {
 
     /// Waits for the engine's goodbye, which comes once the exit is journaled, or with the next start of a container that is
     /// restarted. Until then this process can start the engine again.
-    fn part(&mut self, event: &Event) -> Result<(), StepFailed> {
+    fn part(&mut self, event: &MonitorEvent) -> Result<(), StepFailed> {
         (self.input, self.terminal, self.handing) = (None, None, None);
-        (self.outputs, self.execs) = (Vec::new(), Execs::default());
+        (self.outputs, self.execs) = (Vec::new(), MonitorExecs::default());
         let mut seconds = 0;
         // The exit is on the disk: an engine that does not come back, or is of an earlier version, reads it there.
         while !self.goodbye && seconds < ALONE_SECONDS {
@@ -67,9 +67,9 @@ impl Monitor {
             while let Ok(Some(_)) = self.signals.read_signal() {}
             self.accept();
             while let Some(engine) = self.engine.as_ref().filter(|engine| readable(engine)) {
-                match control::receive::<Request>(engine.as_fd(), &mut self.message) {
-                    Ok(Some((Request::Goodbye, _))) => self.goodbye = true,
-                    Ok(Some((Request::Status, _))) => self.report(event),
+                match control::receive::<MonitorRequest>(engine.as_fd(), &mut self.message) {
+                    Ok(Some((MonitorRequest::Goodbye, _))) => self.goodbye = true,
+                    Ok(Some((MonitorRequest::Status, _))) => self.report(event),
                     Ok(Some(_)) => {}
                     Err(error) if control::is_of_another_version(&error) => {}
                     Ok(None) | Err(_) => self.engine = None,

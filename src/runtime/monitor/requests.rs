@@ -3,7 +3,7 @@
 use super::{Monitor, readable};
 use crate::logs::holds::ALL;
 use crate::runtime::cgroup::Frozen;
-use crate::runtime::control::{self, Event, Request};
+use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
 use crate::sys::{self};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{SockFlag, accept4};
@@ -20,7 +20,7 @@ impl Monitor {
 
     pub(super) fn serve(&mut self) {
         while let Some(engine) = self.engine.as_ref().filter(|e| readable(e)) {
-            match control::receive::<Request>(engine.as_fd(), &mut self.message) {
+            match control::receive::<MonitorRequest>(engine.as_fd(), &mut self.message) {
                 Ok(Some((request, fds))) => self.answer(request, fds),
                 Err(error) if control::is_of_another_version(&error) => {}
                 Ok(None) | Err(_) => self.engine = None,
@@ -29,52 +29,52 @@ impl Monitor {
         self.message = Vec::new();
     }
 
-    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
+    fn answer(&mut self, request: MonitorRequest, fds: Vec<OwnedFd>) {
         match request {
-            Request::Signal(signal) => match self.runtime() {
+            MonitorRequest::Signal(signal) => match self.runtime() {
                 Some(runtime) => runtime.kill(signal),
                 None => drop(sys::pidfd_signal(self.pidfd.as_fd(), signal)),
             },
-            Request::Exec(spec) => self.exec(&spec, &fds),
-            Request::SignalExec { id, signal } => self.signal_exec(id, signal),
-            Request::Resize { rows, columns } => {
+            MonitorRequest::Exec(spec) => self.exec(&spec, &fds),
+            MonitorRequest::SignalExec { id, signal } => self.signal_exec(id, signal),
+            MonitorRequest::Resize { rows, columns } => {
                 if let Some(terminal) = &self.terminal {
                     let _ = sys::set_window_size(terminal.as_fd(), rows, columns);
                 }
             }
-            Request::Input => {
+            MonitorRequest::Input => {
                 let input = self.terminal.as_ref().or(self.input.as_ref());
                 let fds: Vec<_> = input.into_iter().map(AsFd::as_fd).collect();
                 if let Some(engine) = &self.engine {
-                    let _ = control::send(engine.as_fd(), &Event::Input, &fds);
+                    let _ = control::send(engine.as_fd(), &MonitorEvent::Input, &fds);
                 }
             }
-            Request::CloseInput => self.input = None,
-            Request::Hold(hold) => {
+            MonitorRequest::CloseInput => self.input = None,
+            MonitorRequest::Hold(hold) => {
                 self.log.holds.set(hold);
                 if hold.file == ALL {
-                    self.report(&Event::Held { reader: hold.reader });
+                    self.report(&MonitorEvent::Held { reader: hold.reader });
                 } else {
                     self.catch_up();
                 }
             }
-            Request::Release { reader } => {
+            MonitorRequest::Release { reader } => {
                 self.log.holds.release(reader);
                 self.catch_up();
             }
-            Request::Mount(destination) => self.answer_mount(&destination),
-            Request::Pause(pause) => {
+            MonitorRequest::Mount(destination) => self.answer_mount(&destination),
+            MonitorRequest::Pause(pause) => {
                 let frozen = if pause { Frozen::Yes } else { Frozen::No };
                 if self.brief.cgroup.set_frozen(&self.brief.group, frozen).is_ok() {
                     self.paused = pause;
                 }
             }
-            Request::Goodbye => self.goodbye = true,
-            Request::Status => {
+            MonitorRequest::Goodbye => self.goodbye = true,
+            MonitorRequest::Status => {
                 self.goodbye = false;
                 let started_at = self.started_at.unwrap_or_default();
                 let starting = self.started_at.is_none();
-                self.report(&Event::Status {
+                self.report(&MonitorEvent::Status {
                     pid: self.init,
                     started_at,
                     paused: self.paused,
@@ -99,7 +99,7 @@ impl Monitor {
         let namespace = self.kept_in.as_ref().or(own.as_ref());
         let both: Vec<_> = namespace.zip(mount).into_iter().flat_map(|(a, b)| [a.as_fd(), b.as_fd()]).collect();
         if let Some(engine) = &self.engine
-            && control::send(engine.as_fd(), &Event::Mount, &both).is_err()
+            && control::send(engine.as_fd(), &MonitorEvent::Mount, &both).is_err()
         {
             self.engine = None;
         }

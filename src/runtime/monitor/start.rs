@@ -1,13 +1,13 @@
 //! The start of a monitor: the run directory's lock, the log, the pipes, the control socket, the container's first process.
 
-use super::execs::Execs;
+use super::execs::MonitorExecs;
 use super::{Brief, ENGINE_FD, Joining, Monitor, OutputPipe, PIPE_SIZE};
-use crate::logs::{Stream, writer::Writer};
+use crate::logs::{Stream, writer::LogWriter};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::external::{self, Runtime};
 use crate::runtime::init;
 use crate::runtime::init::Inherited;
-use crate::runtime::launch::{Joined, Launch};
+use crate::runtime::launch::{JoinedNamespaces, Launch};
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
@@ -32,13 +32,13 @@ impl Monitor {
         if let Some(monitors) = &brief.monitors {
             brief.cgroup.enter(monitors)?;
         }
-        let mut joined = Joined::default();
+        let mut joined = JoinedNamespaces::default();
         for (fd, join) in (ENGINE_FD + 1..).zip(&brief.joins) {
             let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
             joined.set(*join, fd);
         }
         let alone = lock_run_directory(&brief.log.path)?;
-        let mut log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
+        let mut log = LogWriter::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
             .doing(format_args!("opening the log {}", brief.log.path.display()))?
             .at_once(brief.terminal || brief.stdin);
         brief.log.holds.iter().for_each(|hold| log.holds.set(*hold));
@@ -88,7 +88,7 @@ impl Monitor {
             status: Some(status),
             reported: Vec::new(),
             started_at: None,
-            execs: Execs::default(),
+            execs: MonitorExecs::default(),
             paused: false,
             goodbye: false,
             alone: Some(alone),

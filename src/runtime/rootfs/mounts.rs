@@ -2,7 +2,7 @@
 
 use super::id_map::IdMaps;
 use super::sharing::within;
-use super::{Shared, is_bind};
+use super::{SharedMounts, is_bind};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::launch::{ImageMount, Launch};
 use crate::runtime::targets::{Target, check_kind, open_ordinary_directory, open_target};
@@ -106,7 +106,7 @@ pub(super) fn attach_mount(
     root: BorrowedFd<'_>,
     entry: &Mount,
     launch: &Launch,
-    (remote, id_maps): (&Shared, &IdMaps),
+    (remote, id_maps): (&SharedMounts, &IdMaps),
 ) -> Result<Option<OwnedFd>, StepFailed> {
     let destination = entry.destination();
     let options = entry.options().clone().unwrap_or_default();
@@ -150,7 +150,7 @@ pub(super) fn file_system(entry: &Mount, fstype: &str, options: &[String], attri
 
 /// The file systems of other machines, attached nowhere yet. The kernel reaches them by the network of who makes them: that is
 /// the host's, as with Docker, so this comes before the container's own is joined.
-pub fn remote(launch: &Launch) -> Result<Shared, StepFailed> {
+pub fn remote(launch: &Launch) -> Result<SharedMounts, StepFailed> {
     const REMOTE: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs"];
     let is_shared = |destination: &Path| launch.shared.iter().any(|shared| shared == destination);
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ pub fn remote(launch: &Launch) -> Result<Shared, StepFailed> {
 
 /// The procfs of another container's processes, attached nowhere yet: it shows the pid namespace of who has mounted it, and this
 /// process is in the host's.
-pub fn procfs_of(launch: &Launch, process: &OwnedFd) -> Result<Shared, StepFailed> {
+pub fn procfs_of(launch: &Launch, process: &OwnedFd) -> Result<SharedMounts, StepFailed> {
     /// The root of every procfs (`PROC_ROOT_INO`).
     const ROOT: u64 = 1;
     let find = || {

@@ -54,11 +54,11 @@ fn copy_or_itself(mount: OwnedFd) -> OwnedFd {
 }
 
 /// Mounts of other containers that are attached nowhere yet, by where they are to be in this one.
-pub type Shared = Vec<(PathBuf, OwnedFd)>;
+pub type SharedMounts = Vec<(PathBuf, OwnedFd)>;
 
 /// Takes what is shared out of the mount namespaces of those who have it. The caller's own mount namespace is entered again
 /// afterwards; nothing of the image is mounted in it yet.
-pub fn shared(launch: &Launch, namespaces: Vec<OwnedFd>, mounts: Vec<OwnedFd>) -> Result<Shared, StepFailed> {
+pub fn shared(launch: &Launch, namespaces: Vec<OwnedFd>, mounts: Vec<OwnedFd>) -> Result<SharedMounts, StepFailed> {
     let mut found = Vec::new();
     for ((destination, namespace), mount) in launch.shared.iter().zip(namespaces).zip(mounts) {
         let doing = || format!("sharing {} with the container that has it", destination.display());

@@ -4,7 +4,7 @@ use super::export;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use wharf::compose::schema::{Key, PROJECT, SERVICE, find};
-use wharf::kubernetes::attributes::{Outcome, TABLE, inner};
+use wharf::kubernetes::attributes::{AttributeOutcome, TABLE, inner};
 
 /// Beside each case's Compose file.
 const FILES: [(&str, &str); 5] = [
@@ -43,7 +43,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn outcome(path: &str) -> Option<Outcome> {
+fn outcome(path: &str) -> Option<AttributeOutcome> {
     TABLE.iter().find(|attribute| attribute.path == path).map(|attribute| attribute.outcome)
 }
 
@@ -79,10 +79,12 @@ fn wrong(case: &Case) -> Vec<String> {
         let name = attribute.rsplit(['.', ']']).next().unwrap_or_default();
         let (left_out, refused) = (format!("`{name}` is left out: "), format!("`{name}` cannot be exported: "));
         let is_right = match outcome(attribute) {
-            Some(Outcome::Warned(why)) => exported.findings.contains(&format!("warning: {left_out}{why}")),
-            Some(Outcome::Refused(why)) => exported.findings.contains(&format!("error: {refused}{why}")) && exported.is_refused,
-            Some(Outcome::Local(_)) => !exported.findings.contains(&left_out) && !exported.findings.contains(&refused),
-            Some(Outcome::Becomes(_)) => !case.expected.is_empty(),
+            Some(AttributeOutcome::Warned(why)) => exported.findings.contains(&format!("warning: {left_out}{why}")),
+            Some(AttributeOutcome::Refused(why)) => {
+                exported.findings.contains(&format!("error: {refused}{why}")) && exported.is_refused
+            }
+            Some(AttributeOutcome::Local(_)) => !exported.findings.contains(&left_out) && !exported.findings.contains(&refused),
+            Some(AttributeOutcome::Becomes(_)) => !case.expected.is_empty(),
             None => false,
         };
         if !is_right {
@@ -137,10 +139,10 @@ fn the_table_has_every_attribute_of_the_schema() {
 fn the_documentation_has_the_table() {
     let rows = TABLE.iter().map(|attribute| {
         let text = match attribute.outcome {
-            Outcome::Becomes(what) => what.to_string(),
-            Outcome::Local(why) => format!("nothing: {why}"),
-            Outcome::Warned(why) => format!("a warning: {why}"),
-            Outcome::Refused(why) => format!("an error: {why}"),
+            AttributeOutcome::Becomes(what) => what.to_string(),
+            AttributeOutcome::Local(why) => format!("nothing: {why}"),
+            AttributeOutcome::Warned(why) => format!("a warning: {why}"),
+            AttributeOutcome::Refused(why) => format!("an error: {why}"),
         };
         format!("| `{}` | {text} |\n", attribute.path)
     });

@@ -3,13 +3,13 @@
 use super::{Outcome, export, export_loaded};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wharf::compose::Options;
+use wharf::compose::LoadOptions;
 use wharf::kubernetes::{Format, files, text};
 
 fn example(name: &str, files: &[&str]) -> Outcome {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
     let files = files.iter().map(|file| directory.join(file).display().to_string()).collect();
-    let options = Options { files, directory, project_name: Some(name.into()), ..Options::default() };
+    let options = LoadOptions { files, directory, project_name: Some(name.into()), ..LoadOptions::default() };
     export_loaded(&options, "1.30")
 }
 
@@ -278,8 +278,8 @@ fn a_thousand_services() {
     (0..1000).for_each(|n| compose.push_str(&format!("  v{n}:\n")));
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("compose.yaml"), compose).expect("a file");
-    let loaded =
-        wharf::compose::load(&Options { directory: directory.path().to_path_buf(), ..Options::default() }).expect("a project");
+    let loaded = wharf::compose::load(&LoadOptions { directory: directory.path().to_path_buf(), ..LoadOptions::default() })
+        .expect("a project");
     let begin = Instant::now();
     let exported = wharf::kubernetes::export(&loaded, &wharf::kubernetes::Options::default());
     let text = text(&exported.objects, Format::Yaml);

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use wharf::compose::diagnostic::render;
-use wharf::compose::{self, Options};
+use wharf::compose::{self, LoadOptions};
 use wharf::kubernetes::{self, Content, Exported, Found, Object};
 
 /// An export, its objects by kind and name, its findings as they are shown.
@@ -33,7 +33,7 @@ pub fn export(files: &[(&str, &str)], version: &str) -> Outcome {
     export_loaded(&files.options(), version)
 }
 
-pub fn export_loaded(options: &Options, version: &str) -> Outcome {
+pub fn export_loaded(options: &LoadOptions, version: &str) -> Outcome {
     let mut options = options.clone();
     options.skip.one_machine = true;
     let loaded = compose::load(&options).unwrap_or_else(|error| panic!("{error}"));

@@ -7,7 +7,7 @@ use crate::cli::objects::network::pairs;
 use crate::cli::project::build;
 
 #[derive(clap::Args, Debug)]
-pub struct Limits {
+pub struct LimitArgs {
     /// Bytes of memory, such as 512m.
     #[arg(short, long)]
     memory: Option<String>,
@@ -110,7 +110,7 @@ fn ulimit(text: &str) -> Result<UlimitConfig, Failure> {
     Ok(UlimitConfig { name, soft, hard })
 }
 
-impl Limits {
+impl LimitArgs {
     /// A `HostConfig` with the limits alone.
     pub fn host_config(&self) -> Result<HostConfig, Failure> {
         let bytes = |text: &Option<String>| Ok::<_, Failure>(size(text.as_ref())?.unwrap_or(0));

@@ -11,7 +11,7 @@ use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::{ContainerInspect, ContainerSummary, ContainersPruned, FileChange, HostConfig, signed};
 use crate::cli::output::bytes;
-use crate::cli::output::format::{Column, Format, Listing};
+use crate::cli::output::format::{Column, Listing, RowFormat};
 use crate::cli::project::{attach, cp, exec, export, logs, ps, usage};
 use crate::cli::{Failure, Global, Outcome, connect};
 use futures::future::try_join_all;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Subcommand, Debug)]
 #[command(defer = true)]
-pub enum Container {
+pub enum ContainerCommand {
     /// Join the terminal to a running container.
     Attach {
         #[command(flatten)]
@@ -43,11 +43,11 @@ pub enum Container {
         destination: String,
     },
     /// Create a container without starting it.
-    Create(Box<new::Create>),
+    Create(Box<new::ContainerCreateArgs>),
     /// Show which files a container has added (A), changed (C) and deleted (D).
     Diff { container: String },
     /// Run a command in a running container.
-    Exec(Box<Exec>),
+    Exec(Box<ContainerExecArgs>),
     /// Write a container's files as a tar archive.
     Export {
         #[arg(short, long, value_name = "FILE")]
@@ -131,7 +131,7 @@ pub enum Container {
         containers: Vec<String>,
     },
     /// Create a container and start it.
-    Run(Box<new::Run>),
+    Run(Box<new::ContainerRunArgs>),
     /// Start containers that exist.
     Start {
         /// Show its output, and pass signals on: of one container.
@@ -176,7 +176,7 @@ pub enum Container {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Exec {
+pub struct ContainerExecArgs {
     #[arg(short, long)]
     detach: bool,
     #[arg(short, long)]
@@ -302,12 +302,12 @@ async fn diff(client: &Client, container: &str) -> Outcome {
 }
 
 /// `container exec`.
-async fn exec_in(client: &Client, mut command: Box<Exec>) -> Outcome {
+async fn exec_in(client: &Client, mut command: Box<ContainerExecArgs>) -> Outcome {
     let words = command.words.split_off(1);
     if words.is_empty() {
         return Err(Failure::Message("`container exec` needs a container and a command: `wharf container exec NAME sh`".into()));
     }
-    let request = exec::Request {
+    let request = exec::ExecRequest {
         command: words,
         env: values::variables(&command.env_file, &command.env)?,
         user: command.user,
@@ -334,7 +334,7 @@ async fn list(client: &Client, all: bool, listing: &Listing, newest: Option<usiz
     }
     let rows = list.iter().map(|container| container.described(!no_trunc));
     let rows: Vec<Value> = match format {
-        Format::Json => rows.map(ps::of_docker).collect(),
+        RowFormat::Json => rows.map(ps::of_docker).collect(),
         _ => rows.collect(),
     };
     format.print(&COLUMNS, &rows)
@@ -402,60 +402,60 @@ async fn update(client: &Client, change: UpdateLimits) -> Outcome {
     Ok(())
 }
 
-pub async fn container(global: &Global, command: Container) -> Outcome {
+pub async fn container(global: &Global, command: ContainerCommand) -> Outcome {
     // As with Docker: what keeps a container from being made or started, the engine included.
     const NOT_RUN: u8 = 125;
-    let runs = matches!(command, Container::Run(_));
+    let runs = matches!(command, ContainerCommand::Run(_));
     let outcome = one(global, command).await;
     if runs { outcome.map_err(|failure| failure.or_code(NOT_RUN)) } else { outcome }
 }
 
-async fn one(global: &Global, command: Container) -> Outcome {
+async fn one(global: &Global, command: ContainerCommand) -> Outcome {
     let client = connect::engine(global).await?;
     let of = path_of;
     match command {
-        Container::Attach { how, container } => attach::to_container(&client, &escape(&container), &how).await?,
-        Container::Commit { how, container, reference } => {
+        ContainerCommand::Attach { how, container } => attach::to_container(&client, &escape(&container), &how).await?,
+        ContainerCommand::Commit { how, container, reference } => {
             export::commit_container(&client, &escape(&container), &reference, &how).await?;
         }
-        Container::Cp { how, source, destination } => {
+        ContainerCommand::Cp { how, source, destination } => {
             let place = cp::in_container(&source).or(cp::in_container(&destination));
             let (name, _) =
                 place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
             cp::copy(&client, &escape(name), &source, &destination, how).await?;
         }
-        Container::Create(command) => println!("{}", new::create(&client, &command).await?),
-        Container::Diff { container } => diff(&client, &container).await?,
-        Container::Exec(command) => exec_in(&client, command).await?,
-        Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
-        Container::Inspect { format, containers } => {
+        ContainerCommand::Create(command) => println!("{}", new::create(&client, &command).await?),
+        ContainerCommand::Diff { container } => diff(&client, &container).await?,
+        ContainerCommand::Exec(command) => exec_in(&client, command).await?,
+        ContainerCommand::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
+        ContainerCommand::Inspect { format, containers } => {
             inspect(&client, format.as_deref(), containers.iter().map(|name| of(name, "json"))).await?;
         }
-        Container::Kill { signal, containers } => {
+        ContainerCommand::Kill { signal, containers } => {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
-        Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, listing, last, latest, filter } => {
+        ContainerCommand::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
+        ContainerCommand::Ls { all, listing, last, latest, filter } => {
             let newest = if latest { Some(1) } else { last };
             list(&client, all, &listing, newest, &filter).await?;
         }
-        Container::Pause { containers } => each(&client, &containers, "pause").await?,
-        Container::Port { container } => ports(&client, &container).await?,
-        Container::Prune { force, filter } => prune(&client, force, &filter).await?,
-        Container::Rename { container, name } => {
+        ContainerCommand::Pause { containers } => each(&client, &containers, "pause").await?,
+        ContainerCommand::Port { container } => ports(&client, &container).await?,
+        ContainerCommand::Prune { force, filter } => prune(&client, force, &filter).await?,
+        ContainerCommand::Rename { container, name } => {
             client.post::<Value>(&of(&container, &format!("rename?name={}", escape(&name))), &Value::Null).await?;
         }
-        Container::Restart { how, containers } => each(&client, &containers, &how.action("restart")).await?,
-        Container::Rm { force, volumes, containers } => {
+        ContainerCommand::Restart { how, containers } => each(&client, &containers, &how.action("restart")).await?,
+        ContainerCommand::Rm { force, volumes, containers } => {
             let query = format!("?force={}&v={}", u8::from(force), u8::from(volumes));
             delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
         }
-        Container::Run(command) => new::run(&client, *command).await?,
-        Container::Start { attach, interactive, detach_keys, containers } if attach || interactive => {
+        ContainerCommand::Run(command) => new::run(&client, *command).await?,
+        ContainerCommand::Start { attach, interactive, detach_keys, containers } if attach || interactive => {
             start_attached(&client, interactive, detach_keys, &containers).await?;
         }
-        Container::Start { containers, .. } => each(&client, &containers, "start").await?,
-        Container::Stats { how, containers } => {
+        ContainerCommand::Start { containers, .. } => each(&client, &containers, "start").await?,
+        ContainerCommand::Stats { how, containers } => {
             let list = || async {
                 let mut list = listed(&client, how.all || !containers.is_empty(), &[]).await?;
                 list.retain(|c| containers.is_empty() || containers.iter().any(|n| n == c.name() || c.id.starts_with(n)));
@@ -463,11 +463,11 @@ async fn one(global: &Global, command: Container) -> Outcome {
             };
             usage::show(&client, &how, list).await?;
         }
-        Container::Stop { how, containers } => each(&client, &containers, &how.action("stop")).await?,
-        Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
-        Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
-        Container::Update(change) => update(&client, change).await?,
-        Container::Wait { containers } => {
+        ContainerCommand::Stop { how, containers } => each(&client, &containers, &how.action("stop")).await?,
+        ContainerCommand::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
+        ContainerCommand::Unpause { containers } => each(&client, &containers, "unpause").await?,
+        ContainerCommand::Update(change) => update(&client, change).await?,
+        ContainerCommand::Wait { containers } => {
             for name in &containers {
                 println!("{}", attach::exit_code(&client, &escape(name)).await?);
             }

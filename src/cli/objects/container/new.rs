@@ -1,6 +1,6 @@
 //! The options of `docker run`, as the body of `POST /containers/create`.
 
-use super::limits::Limits;
+use super::limits::LimitArgs;
 use super::values::{device, file_lines, gpus, mount, nanoseconds, restart_policy, variables, volume_mount};
 use crate::api::client::Client;
 use crate::api::reply::escape;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// `container run`.
 #[derive(clap::Args, Debug)]
-pub struct Run {
+pub struct ContainerRunArgs {
     /// Leave it running in the background, and print its id.
     #[arg(short, long)]
     detach: bool,
@@ -50,7 +50,7 @@ pub struct Run {
 
 /// `container create`.
 #[derive(clap::Args, Debug)]
-pub struct Create {
+pub struct ContainerCreateArgs {
     /// Remove it, and its anonymous volumes, when it has ended.
     #[arg(long)]
     rm: bool,
@@ -192,7 +192,7 @@ struct New {
     #[arg(long)]
     cgroup_parent: Option<String>,
     #[command(flatten)]
-    limits: Limits,
+    limits: LimitArgs,
     #[arg(long)]
     stop_signal: Option<String>,
     /// Seconds.
@@ -447,7 +447,7 @@ enum RemovedBy {
 ///
 /// # Errors
 /// The part of it that is not understood, or the reason why it cannot be made.
-pub async fn create(client: &Client, command: &Create) -> Result<String, Failure> {
+pub async fn create(client: &Client, command: &ContainerCreateArgs) -> Result<String, Failure> {
     let removal = if command.rm { RemovedBy::Engine } else { RemovedBy::Nobody };
     command.new.create(client, command.new.interactive, removal).await
 }
@@ -456,8 +456,8 @@ pub async fn create(client: &Client, command: &Create) -> Result<String, Failure
 ///
 /// # Errors
 /// As [`create`], and the container's exit code.
-pub async fn run(client: &Client, command: Run) -> Outcome {
-    let Run { detach, rm, detach_keys, attach, sig_proxy, new } = command;
+pub async fn run(client: &Client, command: ContainerRunArgs) -> Outcome {
+    let ContainerRunArgs { detach, rm, detach_keys, attach, sig_proxy, new } = command;
     if detach && !attach.is_empty() {
         // Docker's code for this one.
         return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()).or_code(1));

@@ -48,7 +48,7 @@ pub(super) fn file_lines(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
 
 /// A volume of `--volume` as one of Docker's `Mounts`.
 pub(super) fn volume_mount(volume: &ServiceVolume) -> Mount {
-    let bind = |bind: &crate::compose::model::BindOptions| BindOptions {
+    let bind = |bind: &crate::compose::model::ServiceVolumeBind| BindOptions {
         propagation: bind.propagation.clone().unwrap_or_default(),
         create_mountpoint: bind.create_host_path,
         id_mapping: bind.idmap.as_ref().map(IdMapping::from),

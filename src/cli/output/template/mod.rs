@@ -7,13 +7,13 @@
 mod functions;
 mod parse;
 
-use parse::{Node, Operand, Pipeline};
+use parse::{Operand, Pipeline, TemplateNode};
 use serde_json::Value;
 
 /// A template that has been read.
 #[derive(Clone, Debug)]
 pub struct Template {
-    nodes: Vec<Node>,
+    nodes: Vec<TemplateNode>,
 }
 
 impl Template {
@@ -43,23 +43,23 @@ struct TemplateExecution {
 }
 
 impl TemplateExecution {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
+    fn nodes(&mut self, nodes: &[TemplateNode], dot: &Value) -> Result<(), String> {
         for node in nodes {
             match node {
-                Node::Text(text) => self.out.push_str(text),
-                Node::Print(pipeline) => {
+                TemplateNode::Text(text) => self.out.push_str(text),
+                TemplateNode::Print(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
                         self.out.push_str(&functions::text(&value));
                     }
                 }
-                Node::If { condition, then, otherwise } => {
+                TemplateNode::If { condition, then, otherwise } => {
                     let outside = self.variables.len();
                     let holds = functions::is_true(&self.pipeline(condition, dot)?);
                     self.nodes(if holds { then } else { otherwise }, dot)?;
                     self.variables.truncate(outside);
                 }
-                Node::With { value, then, otherwise } => {
+                TemplateNode::With { value, then, otherwise } => {
                     let outside = self.variables.len();
                     let value = self.pipeline(value, dot)?;
                     match functions::is_true(&value) {
@@ -68,13 +68,13 @@ impl TemplateExecution {
                     }
                     self.variables.truncate(outside);
                 }
-                Node::Range { over, each, otherwise } => self.range(over, each, otherwise, dot)?,
+                TemplateNode::Range { over, each, otherwise } => self.range(over, each, otherwise, dot)?,
             }
         }
         Ok(())
     }
 
-    fn range(&mut self, over: &Pipeline, each: &[Node], otherwise: &[Node], dot: &Value) -> Result<(), String> {
+    fn range(&mut self, over: &Pipeline, each: &[TemplateNode], otherwise: &[TemplateNode], dot: &Value) -> Result<(), String> {
         let entries: Vec<(Value, Value)> = match self.commands(over, dot)? {
             Value::Array(list) => list.into_iter().enumerate().map(|(n, value)| (n.into(), value)).collect(),
             Value::Object(map) => {

@@ -4,12 +4,12 @@ use serde_json::Value;
 
 /// A part of a Go template.
 #[derive(Clone, Debug)]
-pub enum Node {
+pub enum TemplateNode {
     Text(String),
     Print(Pipeline),
-    If { condition: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
-    Range { over: Pipeline, each: Vec<Node>, otherwise: Vec<Node> },
-    With { value: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
+    If { condition: Pipeline, then: Vec<TemplateNode>, otherwise: Vec<TemplateNode> },
+    Range { over: Pipeline, each: Vec<TemplateNode>, otherwise: Vec<TemplateNode> },
+    With { value: Pipeline, then: Vec<TemplateNode>, otherwise: Vec<TemplateNode> },
 }
 
 /// `$x := command | command`: each command has the value of the one before as its last argument.
@@ -71,7 +71,7 @@ enum TextPiece {
     Action(Vec<TemplateToken>),
 }
 
-pub fn parse(text: &str) -> Result<Vec<Node>, String> {
+pub fn parse(text: &str) -> Result<Vec<TemplateNode>, String> {
     let mut pieces = pieces(text)?.into_iter();
     let (nodes, end) = list(&mut pieces, "", 0)?;
     match end {
@@ -209,12 +209,12 @@ enum BlockEnd {
 }
 
 /// Nodes up to an `end` or `else` of an outer one, or the end of the template. `inside` is what they are in.
-fn list(pieces: &mut std::vec::IntoIter<TextPiece>, inside: &str, depth: usize) -> Result<(Vec<Node>, BlockEnd), String> {
+fn list(pieces: &mut std::vec::IntoIter<TextPiece>, inside: &str, depth: usize) -> Result<(Vec<TemplateNode>, BlockEnd), String> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let tokens = match piece {
             TextPiece::Text(text) => {
-                nodes.push(Node::Text(text));
+                nodes.push(TemplateNode::Text(text));
                 continue;
             }
             TextPiece::Action(tokens) => tokens,
@@ -225,14 +225,14 @@ fn list(pieces: &mut std::vec::IntoIter<TextPiece>, inside: &str, depth: usize) 
             }
             Some(TemplateToken::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, BlockEnd::End)),
             Some(TemplateToken::Word(word)) if word == "else" => return Ok((nodes, BlockEnd::Else(tokens[1..].to_vec()))),
-            _ => nodes.push(Node::Print(pipeline(&tokens)?)),
+            _ => nodes.push(TemplateNode::Print(pipeline(&tokens)?)),
         }
     }
     if inside.is_empty() { Ok((nodes, BlockEnd::Template)) } else { Err(format!("`{inside}` has no `end`")) }
 }
 
 /// An `if`, `range` or `with`, whose tokens these are, up to its `end`.
-fn block(tokens: &[TemplateToken], pieces: &mut std::vec::IntoIter<TextPiece>, depth: usize) -> Result<Node, String> {
+fn block(tokens: &[TemplateToken], pieces: &mut std::vec::IntoIter<TextPiece>, depth: usize) -> Result<TemplateNode, String> {
     nested(depth)?;
     let Some((TemplateToken::Word(word), head)) = tokens.split_first() else {
         return Err("`else` is followed by `if`, `with` or nothing".into());
@@ -249,9 +249,9 @@ fn block(tokens: &[TemplateToken], pieces: &mut std::vec::IntoIter<TextPiece>, d
         BlockEnd::End | BlockEnd::Template => Vec::new(),
     };
     Ok(match word.as_str() {
-        "if" => Node::If { condition: head, then, otherwise },
-        "with" => Node::With { value: head, then, otherwise },
-        "range" => Node::Range { over: head, each: then, otherwise },
+        "if" => TemplateNode::If { condition: head, then, otherwise },
+        "with" => TemplateNode::With { value: head, then, otherwise },
+        "range" => TemplateNode::Range { over: head, each: then, otherwise },
         other => return Err(format!("`else` is followed by `if`, `with` or nothing, not by `{other}`")),
     })
 }

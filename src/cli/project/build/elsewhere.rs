@@ -5,7 +5,7 @@ use crate::cli::Failure;
 use crate::image::build::files::Tree;
 use crate::image::build::git::GitRef;
 use crate::image::build::ignore::{self, Patterns};
-use crate::image::build::{GivenDockerfile, Request, Secret, SecretContent, SentDirectory, SentRequest, dockerfile};
+use crate::image::build::{BuildRequest, GivenDockerfile, Secret, SecretContent, SentDirectory, SentRequest, dockerfile};
 use crate::sys::regular::read_regular_file;
 use base64::Engine as _;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ const MAX_SECRET: u64 = 16 << 20;
 ///
 /// # Errors
 /// What cannot be read here, and the engine's refusal.
-pub async fn post(client: &Client, request: &Request) -> Result<Lines, Failure> {
+pub async fn post(client: &Client, request: &BuildRequest) -> Result<Lines, Failure> {
     let mut request = request.clone();
     if let Some(id) = request.ssh.keys().next() {
         return Err(Failure::Message(format!(
@@ -76,7 +76,7 @@ fn read_ignored(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 /// The Dockerfile, in the context or beside it, and what it leaves out.
-fn read_dockerfile(request: &Request) -> Result<GivenDockerfile, Failure> {
+fn read_dockerfile(request: &BuildRequest) -> Result<GivenDockerfile, Failure> {
     let general = || read_ignored(&request.context.join(".dockerignore"));
     if let Some(text) = &request.inline {
         return Ok(GivenDockerfile {

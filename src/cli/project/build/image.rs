@@ -1,11 +1,11 @@
 //! `wharf image build`: its flags as a build request, and what becomes of the result.
 
-use super::output::{self, Output};
+use super::output::{self, OutputOption};
 use super::values::{agent_flag, agents, arguments, attest, check_context, epoch, secret, ulimit};
 use super::{BuildFlags, build_one, progress, push_cache};
 use crate::api::reply::escape;
 use crate::cli::{Failure, Global, Outcome, connect};
-use crate::image::build::Request;
+use crate::image::build::BuildRequest;
 use crate::image::build::git::GitRef;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,7 +70,7 @@ pub struct ImageBuild {
     metadata_file: Option<PathBuf>,
     /// Where the result goes instead of the store: a directory, or type=local|tar|oci|docker,dest=PATH, type=image,push=true.
     #[arg(short, long = "output", value_name = "OUTPUT")]
-    outputs: Vec<Output>,
+    outputs: Vec<OutputOption>,
     /// Push the image under each of its names.
     #[arg(long)]
     push: bool,
@@ -83,20 +83,20 @@ pub struct ImageBuild {
 
 pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     // An image whose result is only written to a file or directory gets no name.
-    let away = !command.outputs.is_empty() && command.outputs.iter().all(Output::takes_it_away);
+    let away = !command.outputs.is_empty() && command.outputs.iter().all(OutputOption::takes_it_away);
     let mut tags = command.tags.clone();
     tags.extend(command.outputs.iter().filter_map(|output| match output {
-        Output::Image { name, .. } => name.clone(),
+        OutputOption::Image { name, .. } => name.clone(),
         _ => None,
     }));
-    let push = command.push || command.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
+    let push = command.push || command.outputs.iter().any(|output| matches!(output, OutputOption::Image { push: true, .. }));
     if push && (tags.is_empty() || away) {
         return Err(Failure::Message(
             "an image without a name cannot be pushed: give it one with -t, and no other --output".into(),
         ));
     }
     let from_input = command.context == "-";
-    let request = Request { tags: if away { Vec::new() } else { tags.clone() }, passing: away, ..command.request()? };
+    let request = BuildRequest { tags: if away { Vec::new() } else { tags.clone() }, passing: away, ..command.request()? };
     let client = connect::engine(global).await?;
     let built = if from_input {
         let query = serde_json::to_string(&request).map_err(|e| Failure::Message(e.to_string()))?;
@@ -126,7 +126,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
 
 impl ImageBuild {
     /// The request of these flags, without the image's names.
-    fn request(&self) -> Result<Request, Failure> {
+    fn request(&self) -> Result<BuildRequest, Failure> {
         let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
         let shm_size = self.shm_size.as_deref().map(|text| {
             let size = crate::units::bytes(text).and_then(|bytes| u64::try_from(bytes).ok());
@@ -142,7 +142,7 @@ impl ImageBuild {
         let git = GitRef::parse(&self.context).map(|_| self.context.clone());
         let elsewhere = self.context == "-" || git.is_some();
         let dockerfile = self.file.clone().map(|file| if elsewhere { file } else { here.join(file) });
-        Ok(Request {
+        Ok(BuildRequest {
             checked: !self.flags.quiet,
             context: if elsewhere { PathBuf::new() } else { here.join(&self.context) },
             dockerfile,
@@ -166,7 +166,7 @@ impl ImageBuild {
             secrets: self.secrets.iter().map(|text| secret(text, &here)).collect::<Result<_, _>>()?,
             epoch: epoch(),
             attest: attest(&self.flags, &self.attest)?,
-            ..Request::default()
+            ..BuildRequest::default()
         })
     }
 }

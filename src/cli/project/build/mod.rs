@@ -13,7 +13,7 @@ use crate::api::reply::escape;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::compose::model::{Project, Service};
-use crate::image::build::Request;
+use crate::image::build::BuildRequest;
 use crate::image::build::solve::Built;
 use futures::stream::{FuturesUnordered, StreamExt};
 pub use image::{ImageBuild, image_build};
@@ -251,7 +251,7 @@ async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &B
 }
 
 /// Builds an image and shows how.
-async fn build_one(client: &Client, request: &Request, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
+async fn build_one(client: &Client, request: &BuildRequest, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
     let lines = match client.is_elsewhere() {
         true => elsewhere::post(client, request).await?,
         false => client.post_lines("/build", request).await?,

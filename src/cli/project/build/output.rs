@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 /// A value of `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum OutputOption {
     /// The store, and a registry where it is pushed.
     Image { push: bool, name: Option<String> },
     /// The image's files in a directory, owned by who builds.
@@ -23,13 +23,13 @@ pub enum Output {
     Archive(PathBuf),
 }
 
-impl FromStr for Output {
+impl FromStr for OutputOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         // As Docker has it: a directory, or standard output.
         if !text.contains('=') {
-            return Ok(if text == "-" { Output::Tar(text.into()) } else { Output::Local(text.into()) });
+            return Ok(if text == "-" { OutputOption::Tar(text.into()) } else { OutputOption::Local(text.into()) });
         }
         let fields: Vec<(&str, &str)> = text.split(',').map(|field| field.split_once('=').unwrap_or((field, "true"))).collect();
         let field = |key: &str| fields.iter().find(|(known, _)| *known == key).map(|(_, value)| *value);
@@ -38,24 +38,24 @@ impl FromStr for Output {
         }
         let dest = |what: &str| field("dest").map(PathBuf::from).ok_or_else(|| format!("{what} needs a place: dest=PATH"));
         match field("type") {
-            Some("local") => Ok(Output::Local(dest("type=local")?)),
-            Some("tar") => Ok(Output::Tar(dest("type=tar")?)),
-            Some("oci") => Ok(Output::Archive(dest("type=oci")?)),
-            Some("docker") if field("dest").is_some() => Ok(Output::Archive(dest("type=docker")?)),
+            Some("local") => Ok(OutputOption::Local(dest("type=local")?)),
+            Some("tar") => Ok(OutputOption::Tar(dest("type=tar")?)),
+            Some("oci") => Ok(OutputOption::Archive(dest("type=oci")?)),
+            Some("docker") if field("dest").is_some() => Ok(OutputOption::Archive(dest("type=docker")?)),
             Some("docker" | "image") => {
-                Ok(Output::Image { push: field("push") == Some("true"), name: field("name").map(str::to_string) })
+                Ok(OutputOption::Image { push: field("push") == Some("true"), name: field("name").map(str::to_string) })
             }
-            Some("registry") => Ok(Output::Image { push: true, name: field("name").map(str::to_string) }),
+            Some("registry") => Ok(OutputOption::Image { push: true, name: field("name").map(str::to_string) }),
             Some(other) => Err(format!("`{other}` is none of local, tar, oci, docker, image and registry")),
             None => Err("it has no type: write type=local,dest=DIRECTORY, or the directory alone".into()),
         }
     }
 }
 
-impl Output {
+impl OutputOption {
     /// Whether it is not an image of the store that is wanted, but what is in it.
     pub fn takes_it_away(&self) -> bool {
-        !matches!(self, Output::Image { .. })
+        !matches!(self, OutputOption::Image { .. })
     }
 
     /// Brings an image that is in the store where it is to be; in an archive it has these names.
@@ -73,14 +73,14 @@ impl Output {
             Ok(Box::new(made.map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?))
         };
         match self {
-            Output::Image { .. } => Ok(()),
-            Output::Tar(path) => Ok(client.download(&files, open(path)?).await?),
-            Output::Archive(path) => {
+            OutputOption::Image { .. } => Ok(()),
+            OutputOption::Tar(path) => Ok(client.download(&files, open(path)?).await?),
+            OutputOption::Archive(path) => {
                 let names: String = names.iter().map(|name| format!("&as={}", escape(name))).collect();
                 let names = if names.is_empty() { "&as=".to_string() } else { names };
                 Ok(client.download(&format!("/images/get?names={image}{names}"), open(path)?).await?)
             }
-            Output::Local(directory) => {
+            OutputOption::Local(directory) => {
                 let failed = |e| Failure::Message(format!("making {}: {e}", directory.display()));
                 std::fs::create_dir_all(directory).map_err(failed)?;
                 cp::download_into(client, &files, directory).await
@@ -108,14 +108,14 @@ mod tests {
 
     #[test]
     fn outputs_are_read_as_docker_reads_them() {
-        let read = |text: &str| text.parse::<Output>();
-        assert_eq!(read("out"), Ok(Output::Local("out".into())));
-        assert_eq!(read("-"), Ok(Output::Tar("-".into())));
-        assert_eq!(read("type=local,dest=out"), Ok(Output::Local("out".into())));
-        assert_eq!(read("type=oci,dest=a.tar"), Ok(Output::Archive("a.tar".into())));
-        assert_eq!(read("type=docker"), Ok(Output::Image { push: false, name: None }));
-        assert_eq!(read("type=image,name=x,push=true"), Ok(Output::Image { push: true, name: Some("x".into()) }));
-        assert_eq!(read("type=registry"), Ok(Output::Image { push: true, name: None }));
+        let read = |text: &str| text.parse::<OutputOption>();
+        assert_eq!(read("out"), Ok(OutputOption::Local("out".into())));
+        assert_eq!(read("-"), Ok(OutputOption::Tar("-".into())));
+        assert_eq!(read("type=local,dest=out"), Ok(OutputOption::Local("out".into())));
+        assert_eq!(read("type=oci,dest=a.tar"), Ok(OutputOption::Archive("a.tar".into())));
+        assert_eq!(read("type=docker"), Ok(OutputOption::Image { push: false, name: None }));
+        assert_eq!(read("type=image,name=x,push=true"), Ok(OutputOption::Image { push: true, name: Some("x".into()) }));
+        assert_eq!(read("type=registry"), Ok(OutputOption::Image { push: true, name: None }));
         for wrong in ["type=tar", "type=cloud", "dest=x", "type=local,dest=x,mode=7"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

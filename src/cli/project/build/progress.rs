@@ -4,7 +4,7 @@ use super::{BuildFlags, BuildProgress};
 use crate::api::types::BuildLine;
 use crate::cli::Failure;
 use crate::cli::output::{self, paint, terminal};
-use crate::image::build::Event;
+use crate::image::build::BuildEvent;
 use crate::image::build::solve::Built;
 use crate::image::{Digest, ImageRef};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
@@ -94,8 +94,8 @@ struct Begun {
 
 impl BuildDisplay {
     /// Shows an event; returns the image where it was the last.
-    fn event(&mut self, event: &Event) -> Option<Built> {
-        if let Event::Built { id, names, manifest } = event {
+    fn event(&mut self, event: &BuildEvent) -> Option<Built> {
+        if let BuildEvent::Built { id, names, manifest } = event {
             if !self.quiet {
                 match self.bars {
                     Some(_) => self.line(format!("built {} {}", id.short(), names.join(", ")).trim_end()),
@@ -127,28 +127,31 @@ impl BuildDisplay {
         }
     }
 
-    fn plain(&mut self, event: &Event) {
+    fn plain(&mut self, event: &BuildEvent) {
         let text = match event {
-            Event::Step { id, name } => {
+            BuildEvent::Step { id, name } => {
                 let begun = Begun { at: std::time::Instant::now(), name: name.clone(), bar: None };
                 self.begun.insert(*id, begun);
                 format!("#{id} {name}")
             }
-            Event::Cached { id } => format!("#{id} CACHED"),
-            Event::Output { id, line } => {
+            BuildEvent::Cached { id } => format!("#{id} CACHED"),
+            BuildEvent::Output { id, line } => {
                 let seconds = self.begun.get(id).map_or(0.0, |begun| begun.at.elapsed().as_secs_f64());
                 format!("#{id} {seconds:.3} {line}")
             }
-            Event::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
-            Event::Failed { id, .. } => format!("#{id} ERROR"),
-            Event::Warning(text) => return eprintln!("{}warning: {text}", self.prefix),
-            Event::Built { .. } | Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => return,
+            BuildEvent::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
+            BuildEvent::Failed { id, .. } => format!("#{id} ERROR"),
+            BuildEvent::Warning(text) => return eprintln!("{}warning: {text}", self.prefix),
+            BuildEvent::Built { .. }
+            | BuildEvent::Instruction { .. }
+            | BuildEvent::InstructionDone { .. }
+            | BuildEvent::Returned { .. } => return,
         };
         self.line(&text);
     }
 
     /// A step that runs has a line of its own, which moves up when it is done.
-    fn in_place(&mut self, event: &Event) {
+    fn in_place(&mut self, event: &BuildEvent) {
         let room = columns().saturating_sub(self.prefix.chars().count());
         let mut end = |id: &u32, mark: (u8, &str), tail: String| {
             let begun = self.begun.remove(id)?;
@@ -159,7 +162,7 @@ impl BuildDisplay {
             Some(format!("{} {name} {}", paint(mark.0, mark.1), paint(2, &tail)))
         };
         let ended = match event {
-            Event::Step { id, name } => {
+            BuildEvent::Step { id, name } => {
                 let bar = self.bars.as_ref().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style())));
                 if let Some(bar) = &bar {
                     bar.set_message(format!("{}{} {name}", self.prefix, paint(33, "=>")));
@@ -169,7 +172,7 @@ impl BuildDisplay {
                 self.begun.insert(*id, Begun { at: std::time::Instant::now(), name: name.clone(), bar });
                 None
             }
-            Event::Output { id, line } => {
+            BuildEvent::Output { id, line } => {
                 if let Some(Begun { name, bar: Some(bar), .. }) = self.begun.get(id) {
                     let room = columns().saturating_sub(self.prefix.chars().count() + 12);
                     let name = cut(name, room / 2);
@@ -178,12 +181,12 @@ impl BuildDisplay {
                 }
                 None
             }
-            Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => None,
-            Event::Cached { id } => end(id, (34, "=> CACHED"), String::new()),
-            Event::Done { id, seconds } => end(id, (32, "=>"), format!("{seconds:.1}s")),
-            Event::Failed { id, .. } => end(id, (31, "=> ERROR"), String::new()),
-            Event::Warning(text) => Some(format!("warning: {text}")),
-            Event::Built { .. } => None,
+            BuildEvent::Instruction { .. } | BuildEvent::InstructionDone { .. } | BuildEvent::Returned { .. } => None,
+            BuildEvent::Cached { id } => end(id, (34, "=> CACHED"), String::new()),
+            BuildEvent::Done { id, seconds } => end(id, (32, "=>"), format!("{seconds:.1}s")),
+            BuildEvent::Failed { id, .. } => end(id, (31, "=> ERROR"), String::new()),
+            BuildEvent::Warning(text) => Some(format!("warning: {text}")),
+            BuildEvent::Built { .. } => None,
         };
         if let Some(text) = ended {
             self.line(text.trim_end());

@@ -6,9 +6,9 @@ use crate::cli::{Failure, Outcome};
 use crate::compose::Loaded;
 use crate::compose::model::{Build, Project, Service, Ulimit};
 use crate::image::ImageRef;
-use crate::image::attest::Wanted;
+use crate::image::attest::WantedAttestations;
 use crate::image::build::git::GitRef;
-use crate::image::build::{Request, Secret, SecretContent};
+use crate::image::build::{BuildRequest, Secret, SecretContent};
 use crate::units::ByteSize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ pub(super) fn request(
     service: &Service,
     build: &Build,
     flags: &BuildFlags,
-) -> Result<Request, Failure> {
+) -> Result<BuildRequest, Failure> {
     let mut args: BTreeMap<String, String> =
         build.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
     for (name, value) in crate::cli::proxies::variables() {
@@ -110,7 +110,7 @@ pub(super) fn request(
     let platform = platform(name, build);
     let mut tags = vec![image_name(&loaded.project, name)];
     tags.extend(build.tags.iter().cloned());
-    Ok(Request {
+    Ok(BuildRequest {
         checked: flags.checked && !flags.quiet,
         built: BTreeMap::new(),
         passing: false,
@@ -140,7 +140,7 @@ pub(super) fn request(
         secrets: secrets(loaded, name, build)?,
         cache_from: build.cache_from.clone(),
         epoch: epoch(),
-        attest: Wanted::parse(
+        attest: WantedAttestations::parse(
             flags.provenance.as_deref().or(build.provenance.as_deref()),
             flags.sbom.as_deref().or(build.sbom.as_deref()),
         )

@@ -2,7 +2,7 @@
 
 use super::BuildFlags;
 use crate::cli::{Failure, Outcome};
-use crate::image::attest::Wanted;
+use crate::image::attest::WantedAttestations;
 use crate::image::build::git::GitRef;
 use crate::image::build::{Secret, SecretContent};
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ pub(super) fn arguments(given: &[String]) -> BTreeMap<String, String> {
 }
 
 /// The attestations that --provenance, --sbom and --attest ask for.
-pub(super) fn attest(flags: &BuildFlags, attests: &[String]) -> Result<Wanted, Failure> {
+pub(super) fn attest(flags: &BuildFlags, attests: &[String]) -> Result<WantedAttestations, Failure> {
     let (mut provenance, mut sbom) = (flags.provenance.clone(), flags.sbom.clone());
     for text in attests {
         let wrong =
@@ -134,7 +134,7 @@ pub(super) fn attest(flags: &BuildFlags, attests: &[String]) -> Result<Wanted, F
             _ => return Err(wrong()),
         }
     }
-    Wanted::parse(provenance.as_deref(), sbom.as_deref()).map_err(Failure::Message)
+    WantedAttestations::parse(provenance.as_deref(), sbom.as_deref()).map_err(Failure::Message)
 }
 
 pub(super) fn epoch() -> Option<i64> {

@@ -1,8 +1,8 @@
 //! `logs -f` and attached `up`: follows the containers of a project, those started later included.
 
 use super::printer::Printer;
-use super::source::{Feed, Source, read_more};
-use super::{ForUp, HookLine, View, listed};
+use super::source::{Feed, LogSource, read_more};
+use super::{ForUp, HookLine, LogView, listed};
 use crate::api::client::{Client, ClientError, Lines};
 use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
 use crate::api::types::{ContainerSummary, EventMessage};
@@ -28,11 +28,11 @@ enum FollowedContainer {
 }
 
 /// The log streams of a project's containers.
-pub(super) struct Following<'a> {
+pub(super) struct FollowedLogs<'a> {
     client: &'a Client,
     project: &'a str,
     services: &'a [String],
-    view: &'a View,
+    view: &'a LogView,
     reader: u64,
     exits: Option<UnboundedSender<i32>>,
     hooks: Option<UnboundedReceiver<HookLine>>,
@@ -55,12 +55,12 @@ pub(super) struct Following<'a> {
     ends_with: &'a [String],
     /// Containers that it does not end with.
     beside: HashSet<String>,
-    reading: FuturesUnordered<BoxFuture<'static, Result<(Source, bool), ClientError>>>,
+    reading: FuturesUnordered<BoxFuture<'static, Result<(LogSource, bool), ClientError>>>,
 }
 
-impl<'a> Following<'a> {
-    pub(super) fn new(client: &'a Client, project: &'a str, services: &'a [String], view: &'a View, reader: u64) -> Self {
-        Following {
+impl<'a> FollowedLogs<'a> {
+    pub(super) fn new(client: &'a Client, project: &'a str, services: &'a [String], view: &'a LogView, reader: u64) -> Self {
+        FollowedLogs {
             client,
             project,
             services,
@@ -191,7 +191,7 @@ impl<'a> Following<'a> {
         Prefixes::new(names, self.view.coloured, self.view.prefix)
     }
 
-    async fn show(&mut self, mut source: Source, more: bool) -> Outcome {
+    async fn show(&mut self, mut source: LogSource, more: bool) -> Outcome {
         // Longer names have come since.
         let n = self.names.iter().position(|known| *known == source.name).unwrap_or_default();
         source.prefix = self.prefixes().of(&source.name, n);
@@ -318,7 +318,7 @@ impl<'a> Following<'a> {
         let n = self.names.iter().position(|known| *known == name).unwrap_or_default();
         let prefix = self.prefixes().of(&name, n);
         self.followed.insert(container.id.clone(), FollowedContainer::Open { starts: 0, restarts: 0 });
-        self.reading.push(Box::pin(read_more(Source::new(container, prefix, Feed::Followed(Box::new(followed))))));
+        self.reading.push(Box::pin(read_more(LogSource::new(container, prefix, Feed::Followed(Box::new(followed))))));
         Ok(())
     }
 

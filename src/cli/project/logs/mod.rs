@@ -15,11 +15,11 @@ use crate::cli::output::terminal::LOST;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::printable;
 use crate::wire::Incarnation;
-use following::Following;
+use following::FollowedLogs;
 use futures::future::BoxFuture;
 use printer::{Printer, merge};
 use regex::bytes::Regex;
-use source::{Feed, Source, open_gone, open_whole, read_more};
+use source::{Feed, LogSource, open_gone, open_whole, read_more};
 use std::collections::HashSet;
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -74,28 +74,28 @@ impl LogOptions {
         self.follow
     }
 
-    fn view(&self) -> Result<View, Failure> {
+    fn view(&self) -> Result<LogView, Failure> {
         let tail = match self.tail.as_str() {
             "all" | "" => None,
             number => {
                 Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?)
             }
         };
-        Ok(View {
+        Ok(LogView {
             follow: self.follow,
             tail,
             since: self.since.as_deref().map(moment).transpose()?,
             until: self.until.as_deref().map(moment).transpose()?,
             timestamps: self.timestamps,
             grep: self.grep.clone(),
-            ..View::default()
+            ..LogView::default()
         })
     }
 }
 
 /// How logs are shown.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct LogView {
     pub follow: bool,
     pub tail: Option<usize>,
     pub since: Option<String>,
@@ -123,7 +123,7 @@ pub enum Past {
     Previous,
 }
 
-impl View {
+impl LogView {
     fn begin(&self) -> Begin {
         Begin::Log { tail: self.tail, since: self.since.clone(), until: self.until.clone() }
     }
@@ -132,7 +132,7 @@ impl View {
 pub async fn run(global: &Global, command: Logs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
-    let view = View {
+    let view = LogView {
         prefix: !command.no_log_prefix,
         index: command.index,
         past: match &command.how.since {
@@ -162,7 +162,7 @@ pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outc
         true => {
             let how = Follow { begin: view.begin(), stdin: false, attached: false, reader: reader()? };
             let followed = Followed::open(client, &container.id, how).await?;
-            Source::new(container, String::new(), Feed::Followed(Box::new(followed)))
+            LogSource::new(container, String::new(), Feed::Followed(Box::new(followed)))
         }
     };
     print_all(source, &view).await
@@ -181,9 +181,9 @@ pub async fn of_gone_container(client: &Client, project: &str, id: &str, how: &L
 }
 
 /// Shows one source to its end.
-async fn print_all(mut source: Source, view: &View) -> Outcome {
+async fn print_all(mut source: LogSource, view: &LogView) -> Outcome {
     // As `docker logs` does, and `docker compose logs` does not.
-    let mut printer = Printer::new(View { errors_apart: true, ..view.clone() });
+    let mut printer = Printer::new(LogView { errors_apart: true, ..view.clone() });
     loop {
         let (mut read, more) = read_more(source).await?;
         while let Some((stream, line)) = read.lines.pop_front() {
@@ -236,12 +236,12 @@ pub struct HookLine {
     pub line: String,
 }
 
-/// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,
+/// Shows the logs of a project's containers, merged by time. FollowedLogs, it goes on with containers that are started later,
 /// and ends when none runs any more. For `up`, how they end is shown as well.
 ///
 /// # Errors
 /// A broken connection.
-pub async fn attach(client: &Client, project: &str, services: &[String], view: &View, up: Option<ForUp<'_>>) -> Outcome {
+pub async fn attach(client: &Client, project: &str, services: &[String], view: &LogView, up: Option<ForUp<'_>>) -> Outcome {
     let gone = past(client, project, services, view).await?;
     if !view.follow {
         let list = if view.past == Past::Previous { Vec::new() } else { listed(client, project, services, view).await? };
@@ -262,25 +262,25 @@ pub async fn attach(client: &Client, project: &str, services: &[String], view: &
         printer.flush()?;
     }
     let reader = if let Some(up) = &up { up.reader } else { reader()? };
-    let mut following = Following::new(client, project, services, view, reader);
+    let mut following = FollowedLogs::new(client, project, services, view, reader);
     match up {
         None => following.logs().await,
         Some(up) => following.up(up).await,
     }
 }
 
-async fn listed(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<ContainerSummary>, Failure> {
+async fn listed(client: &Client, project: &str, services: &[String], view: &LogView) -> Result<Vec<ContainerSummary>, Failure> {
     let mut list = ps::containers(client, project, services, true).await?;
     list.retain(|container| view.index.is_none_or(|index| container.number() == index));
     Ok(list)
 }
 
-fn prefixes(names: &[String], view: &View) -> Prefixes {
+fn prefixes(names: &[String], view: &LogView) -> Prefixes {
     Prefixes::new(names.iter().map(String::as_str), view.coloured, view.prefix)
 }
 
 /// The containers that are gone, and that the view shows.
-async fn past(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<Incarnation>, Failure> {
+async fn past(client: &Client, project: &str, services: &[String], view: &LogView) -> Result<Vec<Incarnation>, Failure> {
     if view.past == Past::Nothing {
         return Ok(Vec::new());
     }
@@ -312,7 +312,7 @@ fn short_name(gone: &Incarnation) -> String {
     format!("{} ({})", printable::line(name), gone.id.get(..12).unwrap_or(&gone.id))
 }
 
-async fn of_gone(client: &Client, gone: &[Incarnation], view: &View, prefixes: &Prefixes) -> Result<Vec<Source>, Failure> {
+async fn of_gone(client: &Client, gone: &[Incarnation], view: &LogView, prefixes: &Prefixes) -> Result<Vec<LogSource>, Failure> {
     let mut sources = Vec::new();
     for (n, gone) in gone.iter().enumerate() {
         let name = short_name(gone);

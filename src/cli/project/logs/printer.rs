@@ -1,7 +1,7 @@
 //! Prints log lines: merged by time, prefixed, one container's line at a time.
 
-use super::View;
-use super::source::{Source, read_more};
+use super::LogView;
+use super::source::{LogSource, read_more};
 use crate::cli::Failure;
 use crate::cli::output::beside_steps;
 use crate::cli::output::stdout::{Stderr, Stdout};
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 /// Prints logs that have an end, always the line that comes first in time.
-pub(super) async fn merge(sources: Vec<Source>, printer: &mut Printer) -> Result<(), Failure> {
+pub(super) async fn merge(sources: Vec<LogSource>, printer: &mut Printer) -> Result<(), Failure> {
     let mut open = Vec::new();
     for source in sources {
         let (source, more) = read_more(source).await?;
@@ -37,7 +37,7 @@ pub(super) async fn merge(sources: Vec<Source>, printer: &mut Printer) -> Result
     Ok(())
 }
 
-fn time_of(source: &Source) -> &[u8] {
+fn time_of(source: &LogSource) -> &[u8] {
     source.lines.front().map_or(&[], |(_, line)| time(line))
 }
 
@@ -52,7 +52,7 @@ fn text(line: &[u8]) -> &[u8] {
 
 /// Writes lines of several containers, each with its prefix.
 pub(super) struct Printer {
-    pub(super) view: View,
+    pub(super) view: LogView,
     out: Vec<u8>,
     /// The container whose line has no end yet on the output: a prompt, for example.
     unfinished: Option<String>,
@@ -64,12 +64,12 @@ pub(super) struct Printer {
 const LONGEST_SEARCHED: usize = 1 << 20;
 
 impl Printer {
-    pub(super) fn new(view: View) -> Self {
+    pub(super) fn new(view: LogView) -> Self {
         Printer { view, out: Vec::with_capacity(1 << 17), unfinished: None, begun: HashMap::new() }
     }
 
     /// Prints a line of a container, or a part of one, unless it is left out.
-    pub(super) fn line(&mut self, source: &Source, stream: u8, line: &[u8]) {
+    pub(super) fn line(&mut self, source: &LogSource, stream: u8, line: &[u8]) {
         if self.view.grep.is_none() {
             return self.print(source, stream, line);
         }
@@ -81,14 +81,14 @@ impl Printer {
     }
 
     /// Nothing more comes of a source.
-    pub(super) fn ended(&mut self, source: &Source) {
+    pub(super) fn ended(&mut self, source: &LogSource) {
         for stream in [1, 2] {
             self.search(source, stream);
         }
     }
 
     /// Prints a line where what is searched for is in it.
-    fn search(&mut self, source: &Source, stream: u8) {
+    fn search(&mut self, source: &LogSource, stream: u8) {
         let Some(line) = self.begun.remove(&(source.id.clone(), stream)) else { return };
         let searched = text(&line);
         let searched = searched.strip_suffix(b"\n").unwrap_or(searched);
@@ -98,7 +98,7 @@ impl Printer {
     }
 
     /// Prints a line of a container, or a part of one. It does not go on in a line that another container has begun.
-    fn print(&mut self, source: &Source, stream: u8, line: &[u8]) {
+    fn print(&mut self, source: &LogSource, stream: u8, line: &[u8]) {
         let apart = self.view.errors_apart && stream == 2;
         if apart {
             let _ = self.flush();

@@ -1,6 +1,6 @@
 //! The log of one container, read from the engine in batches of lines.
 
-use super::View;
+use super::LogView;
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::followed::{Followed, Piece};
 use crate::api::reply::escape;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// One container's log stream.
-pub(super) struct Source {
+pub(super) struct LogSource {
     pub(super) id: String,
     /// The prefix of its lines, where there is one.
     pub(super) name: String,
@@ -30,32 +30,37 @@ pub(super) enum Feed {
     Followed(Box<Followed>),
 }
 
-impl Source {
+impl LogSource {
     pub(super) fn new(container: &ContainerSummary, prefix: String, feed: Feed) -> Self {
         let (id, name) = (container.id.clone(), container.short_name());
-        Source { id, name, prefix, feed, lines: VecDeque::new(), then: None }
+        LogSource { id, name, prefix, feed, lines: VecDeque::new(), then: None }
     }
 }
 
 pub(super) async fn open_whole(
     client: &Client,
     container: &ContainerSummary,
-    view: &View,
+    view: &LogView,
     prefix: String,
-) -> Result<Source, Failure> {
+) -> Result<LogSource, Failure> {
     let path = selected(format!("/containers/{}/logs", container.id), view);
-    Ok(Source::new(container, prefix, Feed::Whole(client.get_frames(&path).await?)))
+    Ok(LogSource::new(container, prefix, Feed::Whole(client.get_frames(&path).await?)))
 }
 
 /// The log of a container that is gone.
-pub(super) async fn open_gone(client: &Client, gone: &Incarnation, view: &View, prefix: String) -> Result<Source, ClientError> {
+pub(super) async fn open_gone(
+    client: &Client,
+    gone: &Incarnation,
+    view: &LogView,
+    prefix: String,
+) -> Result<LogSource, ClientError> {
     let path = selected(format!("/projects/{}/incarnations/{}/logs", escape(&gone.project), escape(&gone.id)), view);
     let feed = Feed::Whole(client.get_frames(&path).await?);
-    Ok(Source { id: gone.id.clone(), name: gone.name.clone(), prefix, feed, lines: VecDeque::new(), then: None })
+    Ok(LogSource { id: gone.id.clone(), name: gone.name.clone(), prefix, feed, lines: VecDeque::new(), then: None })
 }
 
 /// The call of a log with the lines that a view shows.
-fn selected(mut path: String, view: &View) -> String {
+fn selected(mut path: String, view: &LogView) -> String {
     path.push_str("?stdout=1&stderr=1&timestamps=1&multiplexed=1");
     let tail = view.tail.map(|tail| tail.to_string());
     for (key, value) in [("tail", &tail), ("since", &view.since), ("until", &view.until)] {
@@ -70,7 +75,7 @@ fn selected(mut path: String, view: &View) -> String {
 const MOST_LINES: usize = 10_000;
 
 /// Waits for more of a source; false at its end.
-pub(super) async fn read_more(mut source: Source) -> Result<(Source, bool), ClientError> {
+pub(super) async fn read_more(mut source: LogSource) -> Result<(LogSource, bool), ClientError> {
     let more = match &mut source.feed {
         Feed::Whole(frames) => match frames.next().await? {
             Some(frame) => {

@@ -1,11 +1,11 @@
 //! `up` in the foreground: shows the output of the containers, and stops them at Ctrl-C or when one of them ends.
 
-use super::menu::{self, Key, Menu};
+use super::menu::{self, Menu, MenuKey};
 use super::{OnSignal, Up, follow_with, outline, path, selected};
 use crate::api::client::Client;
 use crate::cli::project::logs::{self, HookLine};
 use crate::cli::project::ps;
-use crate::cli::signals::{Held, signalled};
+use crate::cli::signals::{HeldSignals, signalled};
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
 use crate::plan::{LifecycleOptions, UpOptions};
@@ -29,15 +29,15 @@ pub(super) struct Foreground {
     pub(super) timeout: Option<u32>,
 }
 
-fn view(command: &Up) -> logs::View {
-    logs::View {
+fn view(command: &Up) -> logs::LogView {
+    logs::LogView {
         follow: true,
         prefix: !command.no_log_prefix,
         coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
         timestamps: command.timestamps,
         // As with Docker Compose.
         errors_apart: true,
-        ..logs::View::default()
+        ..logs::LogView::default()
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn attached(
     up: impl Future<Output = Outcome> + Send,
 ) -> Outcome {
     // A wrapper passes on a signal that the terminal has sent already: the second comes between two listeners.
-    let _held = Held::new()?;
+    let _held = HeldSignals::new()?;
     let view = view(command);
     let (stops, stopping) = watch::channel(false);
     let ending = ServicesToStop { client, loaded, services: &command.services, timeout, hooks: shown.hooks, stopping: stops };
@@ -144,13 +144,13 @@ async fn until_left(global: &Global, client: &Client, loaded: &Loaded, command: 
             key = menu.key() => key,
         };
         match key {
-            Key::Detach => return Ok(()),
-            Key::Watch if watching.is_none() && !super::super::watch::is_configured(loaded, &command.services) => {
+            MenuKey::Detach => return Ok(()),
+            MenuKey::Watch if watching.is_none() && !super::super::watch::is_configured(loaded, &command.services) => {
                 eprintln!("Watch → watch is not yet configured: a service needs `develop.watch`");
                 continue;
             }
-            Key::Watch => watching = watching.is_none().then(watch),
-            Key::Show => {}
+            MenuKey::Watch => watching = watching.is_none().then(watch),
+            MenuKey::Show => {}
         }
         menu::show(watching.is_some());
     }

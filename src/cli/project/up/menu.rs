@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 /// A key that means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum MenuKey {
     Watch,
     Detach,
     /// Enter: the keys are shown again.
@@ -18,7 +18,7 @@ pub(super) enum Key {
 /// The terminal gives each key as it is typed, until this is dropped.
 pub(super) struct Menu {
     before: Termios,
-    keys: mpsc::UnboundedReceiver<Key>,
+    keys: mpsc::UnboundedReceiver<MenuKey>,
     /// After Ctrl-Z and `fg` the terminal is as the shell has left it.
     resumed: JoinHandle<()>,
 }
@@ -38,9 +38,9 @@ impl Menu {
             let mut byte = [0];
             while std::io::stdin().read(&mut byte).is_ok_and(|n| n > 0) {
                 let key = match byte[0] {
-                    b'w' => Key::Watch,
-                    b'd' => Key::Detach,
-                    b'\r' | b'\n' => Key::Show,
+                    b'w' => MenuKey::Watch,
+                    b'd' => MenuKey::Detach,
+                    b'\r' | b'\n' => MenuKey::Show,
                     _ => continue,
                 };
                 if sender.send(key).is_err() {
@@ -58,7 +58,7 @@ impl Menu {
     }
 
     /// The next key; never, where the terminal is gone.
-    pub(super) async fn key(&mut self) -> Key {
+    pub(super) async fn key(&mut self) -> MenuKey {
         match self.keys.recv().await {
             Some(key) => key,
             None => std::future::pending().await,

@@ -30,7 +30,7 @@ pub struct Origin {
 
 /// Containers whose namespaces a service's container shares, by their ids.
 #[derive(Clone, Debug, Default)]
-pub struct Shared {
+pub struct SharedNamespaces {
     pub network: Option<String>,
     pub ipc: Option<String>,
     pub pid: Option<String>,
@@ -45,7 +45,13 @@ fn wrong(service: &str, attribute: &str, value: &str, expected: &str) -> String 
 ///
 /// # Errors
 /// The attribute, its value and what is expected.
-pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, shared: Shared) -> Result<ContainerSpec, String> {
+pub fn container(
+    project: &Project,
+    name: &str,
+    number: u32,
+    origin: &Origin,
+    shared: SharedNamespaces,
+) -> Result<ContainerSpec, String> {
     let service = &project.services[name];
     check_what_the_host_has(name, service)?;
     let network_mode = networks::mode(project, name, shared.network)?;

@@ -17,7 +17,7 @@ const CHECKSUM: usize = 9;
 const BEGIN: &[u8] = br#"{"k":""#;
 
 /// The records of a journal that count, by their keys.
-pub type Live = BTreeMap<String, Box<RawValue>>;
+pub type LiveRecords = BTreeMap<String, Box<RawValue>>;
 
 #[derive(Serialize, Deserialize)]
 struct JournalLine<'a> {
@@ -31,7 +31,7 @@ struct JournalLine<'a> {
 /// The records of a file.
 #[derive(Default)]
 pub struct Replayed {
-    pub live: Live,
+    pub live: LiveRecords,
     /// How many bytes of the file are lines; what follows is a torn tail.
     pub used: u64,
     /// The last record is whole, and lacks the end of its line alone.
@@ -139,7 +139,7 @@ mod tests {
 
     type Values = Vec<(String, String)>;
 
-    fn values(live: &Live) -> Values {
+    fn values(live: &LiveRecords) -> Values {
         live.iter().map(|(key, value)| (key.clone(), value.get().to_string())).collect()
     }
 

@@ -6,7 +6,7 @@
 
 mod format;
 
-use format::{FORMAT, Live, Replayed, encode, header, replay};
+use format::{FORMAT, LiveRecords, Replayed, encode, header, replay};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Serialize, de::DeserializeOwned};
@@ -40,7 +40,7 @@ pub struct Journal {
 
 struct Inner {
     file: File,
-    live: Live,
+    live: LiveRecords,
     /// Where the next line goes.
     bytes: u64,
     live_bytes: u64,
@@ -78,7 +78,7 @@ pub enum Room {
 
 /// The result of opening a journal.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundJournal {
     pub damage: Option<Damage>,
 }
 
@@ -114,7 +114,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be read or made, or is a newer version's: it is left as it is then.
-    pub fn open(path: &Path) -> Result<(Self, Found), JournalError> {
+    pub fn open(path: &Path) -> Result<(Self, FoundJournal), JournalError> {
         Self::try_open(path).map_err(|source| JournalError::Io { path: path.to_path_buf(), source })?.map_err(|found| {
             // Not read as what it is not.
             JournalError::Newer { path: path.to_path_buf(), found }
@@ -122,7 +122,7 @@ impl Journal {
     }
 
     /// As [`Journal::open`]; the inner error is a newer format.
-    fn try_open(path: &Path) -> io::Result<Result<(Self, Found), u32>> {
+    fn try_open(path: &Path) -> io::Result<Result<(Self, FoundJournal), u32>> {
         let mut file =
             File::options().read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
         let mut bytes = Vec::new();
@@ -150,7 +150,7 @@ impl Journal {
             reserve,
         };
         let journal = |inner| Journal { path: path.to_path_buf(), inner: Mutex::new(inner), synced: Mutex::new(0) };
-        let mut found = Found::default();
+        let mut found = FoundJournal::default();
         if !damaged.is_empty() {
             found.damage = Some(Damage { lines: damaged, kept: inner.keep_aside(path)? });
         } else if empty {

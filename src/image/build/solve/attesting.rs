@@ -3,8 +3,8 @@
 use super::variables::PREDEFINED;
 use super::*;
 use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
-use crate::image::build::Run;
-use crate::image::build::mounts::Mounted;
+use crate::image::build::RunProcess;
+use crate::image::build::mounts::MadeMount;
 use crate::image::documents::ImageSettings;
 use crate::sys::regular::read_regular;
 use base64::Engine as _;
@@ -18,8 +18,8 @@ const WRITTEN: &str = "/run/out";
 /// Bytes that all bills of materials of an image may have.
 const LARGEST: u64 = crate::image::attest::MAX_BYTES;
 
-/// Facts of a build that its provenance states.
-pub(super) struct Facts {
+/// BuildFacts of a build that its provenance states.
+pub(super) struct BuildFacts {
     begun: jiff::Timestamp,
     /// URIs of what was not in the context, with its digests.
     sources: Mutex<BTreeMap<String, Value>>,
@@ -28,9 +28,9 @@ pub(super) struct Facts {
     repository: Option<(String, String)>,
 }
 
-impl Facts {
+impl BuildFacts {
     pub(super) fn new(repository: Option<(String, String)>) -> Self {
-        let facts = Facts {
+        let facts = BuildFacts {
             begun: jiff::Timestamp::now(),
             sources: Mutex::default(),
             networked: AtomicBool::new(false),
@@ -185,24 +185,24 @@ impl Solver {
         let made = match known {
             Some(made) => Ok(made),
             None => {
-                let mut mounts: Vec<Mounted> = scanned
+                let mut mounts: Vec<MadeMount> = scanned
                     .iter()
-                    .map(|(target, state)| Mounted::Layers {
+                    .map(|(target, state)| MadeMount::Layers {
                         layers: state.layers.iter().map(|layer| layer.chain.clone()).collect(),
                         target: target.clone(),
                     })
                     .collect();
                 if context {
                     let (source, target) = (self.request.context.clone(), format!("{EXTRAS}/sbom-context"));
-                    mounts.push(Mounted::Bind { source, target, read_only: true });
+                    mounts.push(MadeMount::Bind { source, target, read_only: true });
                 }
                 self.generate(generator, &image, &config, mounts, id, &key).await
             }
         };
         (self.report)(match &made {
-            Err(error) => Event::Failed { id, why: error.reason() },
-            Ok(_) if cached => Event::Cached { id },
-            Ok(_) => Event::Done { id, seconds: begun.elapsed().as_secs_f64() },
+            Err(error) => BuildEvent::Failed { id, why: error.reason() },
+            Ok(_) if cached => BuildEvent::Cached { id },
+            Ok(_) => BuildEvent::Done { id, seconds: begun.elapsed().as_secs_f64() },
         });
         let wrote_nothing = || {
             ImageError::Build(format!(
@@ -220,10 +220,10 @@ impl Solver {
         generator: &str,
         image: &Image,
         config: &ImageSettings,
-        mounts: Vec<Mounted>,
+        mounts: Vec<MadeMount>,
         id: u32,
         key: &Digest,
-    ) -> Result<Made, ImageError> {
+    ) -> Result<StepResult, ImageError> {
         let mut args = config.entrypoint.clone().unwrap_or_default();
         args.extend(config.cmd.iter().flatten().cloned());
         let mut env = config.env.clone();
@@ -233,7 +233,7 @@ impl Solver {
             env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}/"));
         }
         let (output, last) = self.output_of(id);
-        let ran = self.host.run(Run {
+        let ran = self.host.run(RunProcess {
             layers: image.layers.clone(),
             args,
             env,
@@ -256,7 +256,7 @@ impl Solver {
         }
         let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
         blocking(move || {
-            let made = Made { layer: store.keep(&ran.draft, None, None)?, created };
+            let made = StepResult { layer: store.keep(&ran.draft, None, None)?, created };
             cache::remember(&store, &key, &made);
             Ok(made)
         })

@@ -1,8 +1,8 @@
 //! The base of a stage: another stage, an image, or nothing.
 
 use super::{Solver, StageState};
-use crate::image::build::Event;
-use crate::image::build::dockerfile::Malformed;
+use crate::image::build::BuildEvent;
+use crate::image::build::dockerfile::MalformedDockerfile;
 use crate::image::build::expand::{self};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::Layer;
@@ -15,7 +15,7 @@ impl Solver {
     /// The base of a stage.
     pub(super) async fn base(self: &Arc<Self>, index: usize) -> Result<StageState, ImageError> {
         let stage = &self.stages.stages[index];
-        let wrong = |message: String| self.source.at(Malformed::new(stage.line, message));
+        let wrong = |message: String| self.source.at(MalformedDockerfile::new(stage.line, message));
         let name = expand::word(&stage.base, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
         if name.is_empty() {
             return Err(wrong(format!("`{}` is empty: an ARG before the first FROM needs a value", stage.base)));
@@ -91,9 +91,9 @@ impl Solver {
         match &result {
             Ok(image) => {
                 self.facts.used_image(&reference, image);
-                (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() });
+                (self.report)(BuildEvent::Done { id, seconds: begun.elapsed().as_secs_f64() });
             }
-            Err(error) => (self.report)(Event::Failed { id, why: error.reason() }),
+            Err(error) => (self.report)(BuildEvent::Failed { id, why: error.reason() }),
         }
         result
     }

@@ -21,8 +21,8 @@ struct CopySource {
 
 /// Heredocs and what comes from URLs: files for the time of the step, which go with its draft.
 #[derive(Default)]
-struct Fetched {
-    draft: Option<Draft>,
+struct FetchedSources {
+    draft: Option<LayerDraft>,
     names: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ fn keeping() -> impl Fn(std::io::Error) -> ImageError {
 impl Solver {
     pub(super) async fn copy(self: &Arc<Self>, state: &mut StageState, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         let (mut wanted, arguments) = self.requested(state, step).await?;
-        let mut fetched = Fetched::default();
+        let mut fetched = FetchedSources::default();
         let mut sources: Vec<CopySource> = Vec::new();
         let texts = self.heredocs(state, step)?;
         let adds = step.instruction.keyword == "ADD";
@@ -84,8 +84,11 @@ impl Solver {
         }
         let is_directory = destination.ends_with('/') || destination == "." || destination.ends_with("/.");
         if arguments.len() > 1 && !is_directory {
-            return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
-                .help(format!("write it with a `/` at its end: `{destination}/`"))));
+            return Err(self.source.at(MalformedDockerfile::new(
+                instruction.line,
+                "with several sources, the destination is a directory",
+            )
+            .help(format!("write it with a `/` at its end: `{destination}/`"))));
         }
         let mut path = absolute(&destination, &state.config.config.directory());
         if is_directory && !path.ends_with('/') {
@@ -120,7 +123,7 @@ impl Solver {
     }
 
     /// Where a file of the step's own is written.
-    fn place(&self, step: &SolveStep<'_>, fetched: &mut Fetched, name: &str) -> Result<PathBuf, ImageError> {
+    fn place(&self, step: &SolveStep<'_>, fetched: &mut FetchedSources, name: &str) -> Result<PathBuf, ImageError> {
         if matches!(name, "." | "..") || name.contains('/') {
             return Err(self.wrong(step, format!("`{name}` cannot be a file's name")));
         }
@@ -150,7 +153,7 @@ impl Solver {
     }
 
     /// Downloads a file that ADD names.
-    async fn fetch(&self, step: &SolveStep<'_>, fetched: &mut Fetched, url: &str) -> Result<(), ImageError> {
+    async fn fetch(&self, step: &SolveStep<'_>, fetched: &mut FetchedSources, url: &str) -> Result<(), ImageError> {
         let name = url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         let path = self.place(step, fetched, if name.is_empty() { "index.html" } else { name })?;
         let expected = flag(step, "checksum").map(str::parse::<Digest>).transpose();
@@ -186,7 +189,7 @@ impl Solver {
         })
         .await
         .map_err(|e| match e {
-            ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+            ImageError::Build(message) => self.source.at(MalformedDockerfile::new(line, message)),
             other => other,
         })?;
         let mut parts = vec![step.instruction.keyword.clone()];
@@ -211,7 +214,7 @@ impl Solver {
             })
             .await
             .map_err(|e| match e {
-                ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+                ImageError::Build(message) => self.source.at(MalformedDockerfile::new(line, message)),
                 other => other,
             })?;
         self.finish(state, key, made, &step.instruction.text)

@@ -1,20 +1,20 @@
 //! Where a build comes from: its Git repository, its Dockerfile and what the context leaves out.
 
 use crate::image::ImageError;
-use crate::image::build::dockerfile::{self, Malformed};
+use crate::image::build::dockerfile::{self, MalformedDockerfile};
 use crate::image::build::files::Tree;
 use crate::image::build::git::GitRef;
 use crate::image::build::ignore::{self, Patterns};
-use crate::image::build::{Host, Place, Request};
-use crate::image::store::Draft;
+use crate::image::build::{BuildRequest, DockerfileLine, Host};
+use crate::image::store::LayerDraft;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Checks a Git repository out, where the request names one, and makes it the context. Gives its URL and the commit as well.
 pub(super) async fn check_out(
     host: &Arc<dyn Host>,
-    request: &mut Request,
-) -> Result<Option<(Draft, String, String)>, ImageError> {
+    request: &mut BuildRequest,
+) -> Result<Option<(LayerDraft, String, String)>, ImageError> {
     let Some(text) = request.git.take() else { return Ok(None) };
     let git = GitRef::parse(&text).ok_or_else(|| {
         ImageError::Build(format!("the context `{text}` is no Git repository: write https://HOST/PATH.git#REF:DIRECTORY"))
@@ -29,7 +29,7 @@ pub(super) async fn check_out(
 /// made the context decides where it leads. Only the builder himself, who has a directory of this machine for his context, can
 /// name a Dockerfile beside it.
 pub(super) fn read_dockerfile(
-    request: &Request,
+    request: &BuildRequest,
     context: &Tree,
     foreign: bool,
 ) -> Result<(String, String, Patterns), ImageError> {
@@ -83,14 +83,14 @@ fn beneath<'a>(context: &Path, dockerfile: &'a Path) -> Option<&'a Path> {
 const SHOWN_COLUMNS: usize = 400;
 
 /// The Dockerfile, for messages.
-pub(super) struct Source {
+pub(super) struct DockerfileSource {
     pub(super) text: String,
     pub(super) shown: String,
 }
 
-impl Source {
-    pub(super) fn at(&self, malformed: Malformed) -> ImageError {
-        let Malformed { line, message: what, help } = malformed;
+impl DockerfileSource {
+    pub(super) fn at(&self, malformed: MalformedDockerfile) -> ImageError {
+        let MalformedDockerfile { line, message: what, help } = malformed;
         let mut text = format!("{}:{line}: {what}", self.shown);
         if let Some(content) = self.text.lines().nth(line.saturating_sub(1)) {
             let gutter = " ".repeat(line.to_string().len());
@@ -100,7 +100,7 @@ impl Source {
         if let Some(help) = &help {
             text.push_str(&format!("\n  help: {help}"));
         }
-        let place = Place { shown: self.shown.clone(), source: self.text.clone(), line, what, help };
+        let place = DockerfileLine { shown: self.shown.clone(), source: self.text.clone(), line, what, help };
         ImageError::Dockerfile { text, place: Box::new(place) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::image::build::dockerfile;
-use crate::image::documents::{Healthcheck, Member};
+use crate::image::documents::{ImageHealthcheck, Member};
 use crate::units::Nanos;
 
 impl Solver {
@@ -123,10 +123,10 @@ impl Solver {
         })
     }
 
-    fn health(&self, state: &StageState, step: &SolveStep<'_>) -> Result<Healthcheck, ImageError> {
+    fn health(&self, state: &StageState, step: &SolveStep<'_>) -> Result<ImageHealthcheck, ImageError> {
         let (kind, command) = step.instruction.rest.split_once(char::is_whitespace).unwrap_or((&step.instruction.rest, ""));
         if kind.eq_ignore_ascii_case("none") {
-            return Ok(Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() });
+            return Ok(ImageHealthcheck { test: vec!["NONE".into()], ..ImageHealthcheck::default() });
         }
         if !kind.eq_ignore_ascii_case("cmd") || command.trim().is_empty() {
             return Err(self.wrong(step, "HEALTHCHECK needs `CMD command` or `NONE`"));
@@ -135,7 +135,7 @@ impl Solver {
             Some(list) => [vec!["CMD".to_string()], list].concat(),
             None => vec!["CMD-SHELL".to_string(), command.trim().to_string()],
         };
-        let mut check = Healthcheck { test, ..Healthcheck::default() };
+        let mut check = ImageHealthcheck { test, ..ImageHealthcheck::default() };
         for (flag, value) in &step.instruction.flags {
             let value = self.expand(step, state, value)?;
             let duration = || {

@@ -4,8 +4,8 @@ use super::variables::PREDEFINED;
 use super::*;
 use crate::image::build::agent::LentAgent;
 use crate::image::build::cache;
-use crate::image::build::mounts::{self, Kind, Mount, Mounted};
-use crate::image::build::{Output, Run, Secret, SecretContent};
+use crate::image::build::mounts::{self, MadeMount, RunMount, RunMountType};
+use crate::image::build::{CommandOutput, RunProcess, Secret, SecretContent};
 use base64::Engine as _;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt;
@@ -36,14 +36,14 @@ impl std::fmt::Display for LastLines {
 /// The mounts of a command, and what keeps them alive.
 #[derive(Default)]
 struct Prepared {
-    mounts: Vec<Mounted>,
+    mounts: Vec<MadeMount>,
     env: Vec<String>,
     /// Goes into the step's key.
     key: Vec<String>,
     /// Caches that no other command may have meanwhile.
     exclusive: BTreeSet<String>,
     /// Files that are made for the step alone.
-    drafts: Vec<Draft>,
+    drafts: Vec<LayerDraft>,
     /// Agents that are lent to the command when it runs, each by a socket.
     agents: Vec<Lending>,
 }
@@ -132,7 +132,7 @@ impl Solver {
         let shown = command.join(" ");
         let ran = self
             .host
-            .run(Run {
+            .run(RunProcess {
                 layers: state.layers.iter().map(|layer| layer.chain.clone()).collect(),
                 args: command,
                 env,
@@ -150,7 +150,7 @@ impl Solver {
             .map_err(|e| self.wrong(step, e.to_string()))?;
         drop(held);
         if ran.code != 0 {
-            (self.report)(Event::Returned { id: step.id, command: shown, code: ran.code });
+            (self.report)(BuildEvent::Returned { id: step.id, command: shown, code: ran.code });
             return Err(self.failed(step, ran.code, &last));
         }
         let made = self.keep_files(state, &key, ran.draft, stubs).await?;
@@ -159,13 +159,19 @@ impl Solver {
     }
 
     /// Keeps what a command has written as a layer, and remembers it.
-    async fn keep_files(&self, state: &StageState, key: &Digest, draft: Draft, stubs: Vec<PathBuf>) -> Result<Made, ImageError> {
+    async fn keep_files(
+        &self,
+        state: &StageState,
+        key: &Digest,
+        draft: LayerDraft,
+        stubs: Vec<PathBuf>,
+    ) -> Result<StepResult, ImageError> {
         let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
         let (top, epoch) = (state.top().cloned(), self.request.epoch);
         blocking(move || {
-            // Mount points that the image does not have were made for the command alone.
+            // RunMount points that the image does not have were made for the command alone.
             remove_stubs(&draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
-            let made = Made { layer: store.keep(&draft, top.as_ref(), epoch)?, created };
+            let made = StepResult { layer: store.keep(&draft, top.as_ref(), epoch)?, created };
             cache::remember(&store, &key, &made);
             Ok(made)
         })
@@ -177,7 +183,7 @@ impl Solver {
         match flag(step, "security") {
             None | Some("sandbox") => Ok(false),
             Some("insecure") if self.request.entitlements.iter().any(|e| e == "security.insecure") => Ok(true),
-            Some("insecure") => Err(self.source.at(Malformed::new(
+            Some("insecure") => Err(self.source.at(MalformedDockerfile::new(
                 step.instruction.line,
                 "`--security=insecure` is not allowed to this build",
             )
@@ -192,7 +198,7 @@ impl Solver {
     fn network(&self, step: &SolveStep<'_>) -> Result<Option<String>, ImageError> {
         match flag(step, "network") {
             None | Some("default") => Ok(self.request.network.clone().filter(|network| network != "default")),
-            Some("host") if !self.may_have_hosts_network() => Err(self.source.at(Malformed::new(
+            Some("host") if !self.may_have_hosts_network() => Err(self.source.at(MalformedDockerfile::new(
                 step.instruction.line,
                 "`--network=host` is not allowed to this build",
             )
@@ -211,11 +217,11 @@ impl Solver {
     }
 
     /// Where a step's output goes, and the last of it.
-    pub(super) fn output_of(&self, id: u32) -> (Output, LastLines) {
+    pub(super) fn output_of(&self, id: u32) -> (CommandOutput, LastLines) {
         let last = LastLines::default();
         let (report, kept) = (self.report.clone(), last.clone());
         let output = Arc::new(move |line: &str| {
-            report(Event::Output { id, line: line.to_string() });
+            report(BuildEvent::Output { id, line: line.to_string() });
             kept.push(line);
         });
         (output, last)
@@ -262,27 +268,27 @@ impl Solver {
         self: &Arc<Self>,
         state: &StageState,
         step: &SolveStep<'_>,
-        mount: Mount,
+        mount: RunMount,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
         let target = mount.target.as_ref().map(|target| absolute(target, &state.config.config.directory()));
         match mount.kind {
-            Kind::Tmpfs => {
+            RunMountType::Tmpfs => {
                 let target = target.unwrap_or_default();
                 into.key.push(format!("tmpfs {target}"));
                 let options = mount.size.iter().map(|size| format!("size={size}")).collect();
-                into.mounts.push(Mounted::Tmpfs { target, options });
+                into.mounts.push(MadeMount::Tmpfs { target, options });
                 Ok(())
             }
-            Kind::Cache => self.prepare_cache(&mount, target.unwrap_or_default(), into),
-            Kind::Bind => self.prepare_bind(step, &mount, target.unwrap_or_default(), into).await,
-            Kind::Secret => self.prepare_secret(step, &mount, target, into).await,
-            Kind::Ssh => self.prepare_ssh(step, &mount, target, into).await,
+            RunMountType::Cache => self.prepare_cache(&mount, target.unwrap_or_default(), into),
+            RunMountType::Bind => self.prepare_bind(step, &mount, target.unwrap_or_default(), into).await,
+            RunMountType::Secret => self.prepare_secret(step, &mount, target, into).await,
+            RunMountType::Ssh => self.prepare_ssh(step, &mount, target, into).await,
         }
     }
 
     /// `--mount=type=cache`: a directory that steps share.
-    fn prepare_cache(&self, mount: &Mount, target: String, into: &mut Prepared) -> Result<(), ImageError> {
+    fn prepare_cache(&self, mount: &RunMount, target: String, into: &mut Prepared) -> Result<(), ImageError> {
         let failed = || ImageError::store("preparing a mount".into());
         let id = mount.id.clone().unwrap_or_else(|| target.clone());
         let place = self.host.store().build_cache().join("mounts").join(Digest::of(id.as_bytes()).hex());
@@ -297,7 +303,7 @@ impl Solver {
         if mount.exclusive {
             into.exclusive.insert(format!("cache {id}"));
         }
-        into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
+        into.mounts.push(MadeMount::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
         Ok(())
     }
 
@@ -305,7 +311,7 @@ impl Solver {
     async fn prepare_bind(
         self: &Arc<Self>,
         step: &SolveStep<'_>,
-        mount: &Mount,
+        mount: &RunMount,
         target: String,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
@@ -326,7 +332,7 @@ impl Solver {
         .map_err(|e| self.wrong(step, e.to_string()))?;
         into.key.push(format!("bind {digest} {target}"));
         let place = name.map_or_else(|| draft.diff(), |name| draft.diff().join(name));
-        into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(true) });
+        into.mounts.push(MadeMount::Bind { source: place, target, read_only: mount.read_only.unwrap_or(true) });
         into.drafts.push(draft);
         Ok(())
     }
@@ -335,7 +341,7 @@ impl Solver {
     async fn prepare_secret(
         &self,
         step: &SolveStep<'_>,
-        mount: &Mount,
+        mount: &RunMount,
         target: Option<String>,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
@@ -374,7 +380,7 @@ impl Solver {
             let mode = or_given(mount.mode, |secret| secret.mode, 0o400);
             let owner = (or_given(mount.uid, |secret| secret.uid, 0), or_given(mount.gid, |secret| secret.gid, 0));
             write_secret(&place, &content, mode, owner).map_err(ImageError::store("preparing a mount".into()))?;
-            into.mounts.push(Mounted::Bind { source: place, target, read_only: true });
+            into.mounts.push(MadeMount::Bind { source: place, target, read_only: true });
             into.drafts.push(draft);
         }
         // The content is not in the key: another password is not another build.
@@ -396,7 +402,7 @@ impl Solver {
     async fn prepare_ssh(
         &self,
         step: &SolveStep<'_>,
-        mount: &Mount,
+        mount: &RunMount,
         target: Option<String>,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
@@ -410,7 +416,7 @@ impl Solver {
             if mount.required {
                 let message = format!("the SSH agent `{id}` is required and was not given to the build");
                 let help = "give it with `ssh: [default]` or --ssh default, where SSH_AUTH_SOCK names an agent";
-                return Err(self.source.at(Malformed::new(step.instruction.line, message).help(help)));
+                return Err(self.source.at(MalformedDockerfile::new(step.instruction.line, message).help(help)));
             }
             return Ok(());
         };
@@ -418,7 +424,7 @@ impl Solver {
         into.env.push(format!("SSH_AUTH_SOCK={target}"));
         into.key.push(format!("ssh {id}"));
         let draft = self.host.store().draft()?;
-        into.mounts.push(Mounted::Bind { source: draft.diff().join(Lending::NAME), target, read_only: false });
+        into.mounts.push(MadeMount::Bind { source: draft.diff().join(Lending::NAME), target, read_only: false });
         into.agents.push(Lending {
             id,
             agent: socket,
@@ -441,11 +447,11 @@ impl Solver {
     }
 
     /// The mount points that the image does not have, relative to its root, the deepest first.
-    async fn missing_targets(&self, state: &StageState, mounts: &[Mounted]) -> Result<Vec<PathBuf>, ImageError> {
+    async fn missing_targets(&self, state: &StageState, mounts: &[MadeMount]) -> Result<Vec<PathBuf>, ImageError> {
         let targets: Vec<PathBuf> = mounts
             .iter()
             .map(|mount| match mount {
-                Mounted::Bind { target, .. } | Mounted::Tmpfs { target, .. } | Mounted::Layers { target, .. } => {
+                MadeMount::Bind { target, .. } | MadeMount::Tmpfs { target, .. } | MadeMount::Layers { target, .. } => {
                     PathBuf::from(target.trim_start_matches('/'))
                 }
             })
@@ -476,7 +482,7 @@ impl Solver {
             137 => Some("137 is SIGKILL: the memory may have run out"),
             _ => None,
         };
-        let malformed = Malformed::new(step.instruction.line, message);
+        let malformed = MalformedDockerfile::new(step.instruction.line, message);
         self.source.at(match help {
             Some(help) => malformed.help(help),
             None => malformed,

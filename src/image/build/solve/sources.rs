@@ -12,12 +12,12 @@ impl Solver {
                 None => source.as_str(),
                 Some("registry") => field("ref").unwrap_or_default(),
                 Some(other) => {
-                    (self.report)(Event::Warning(format!("a cache of type `{other}` is not supported: its steps are made")));
+                    (self.report)(BuildEvent::Warning(format!("a cache of type `{other}` is not supported: its steps are made")));
                     continue;
                 }
             };
             if let Err(error) = self.learn_from(name).await {
-                (self.report)(Event::Warning(format!("taking no steps from {name}: {error}")));
+                (self.report)(BuildEvent::Warning(format!("taking no steps from {name}: {error}")));
             }
         }
     }
@@ -44,7 +44,7 @@ impl Solver {
                 tar_bytes: 0,
             });
             let created = step.created.parse::<jiff::Timestamp>().unwrap_or_default().to_string();
-            let made = Made { layer, created };
+            let made = StepResult { layer, created };
             self.learned.lock().unwrap_or_else(|e| e.into_inner()).entry(step.key).or_insert(made);
         }
         Ok(())

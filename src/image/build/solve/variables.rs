@@ -2,7 +2,7 @@
 
 use super::{MAX_KEPT, SolveStep, Solver, StageState};
 use crate::image::ImageError;
-use crate::image::build::dockerfile::{Malformed, words};
+use crate::image::build::dockerfile::{MalformedDockerfile, words};
 use crate::image::build::expand::{self, Unexpandable};
 use std::sync::atomic::Ordering;
 
@@ -30,12 +30,12 @@ impl Solver {
                     (Some(given), _) => Some(given.clone()),
                     (None, Some(default)) => Some(
                         expand::word(default, self.stages.escape, &|n| self.global_value(n))
-                            .map_err(|e| self.source.at(Malformed::new(instruction.line, e.0)))?,
+                            .map_err(|e| self.source.at(MalformedDockerfile::new(instruction.line, e.0)))?,
                     ),
                     (None, None) => None,
                 };
                 if let Some(value) = value {
-                    self.keep(value.len()).map_err(|e| self.source.at(Malformed::new(instruction.line, e)))?;
+                    self.keep(value.len()).map_err(|e| self.source.at(MalformedDockerfile::new(instruction.line, e)))?;
                     self.global.insert(name.to_string(), value);
                 }
             }
@@ -48,7 +48,7 @@ impl Solver {
     }
 
     pub(super) fn wrong(&self, step: &SolveStep<'_>, message: impl Into<String>) -> ImageError {
-        self.source.at(Malformed::new(step.instruction.line, message))
+        self.source.at(MalformedDockerfile::new(step.instruction.line, message))
     }
 
     pub(super) fn expand(&self, step: &SolveStep<'_>, state: &StageState, text: &str) -> Result<String, ImageError> {
