@@ -397,11 +397,11 @@ fn finish(outcome: Outcome) -> ExitCode {
 fn asks_an_engine(command: &Command) -> bool {
     match command {
         Command::Engine(command) => command.asks(),
+        Command::Kubernetes(command) => command.asks(),
         Command::Context(_)
         | Command::Version(_)
         | Command::Config(_)
         | Command::Graph(_)
-        | Command::Kubernetes(_)
         | Command::Bridge(_)
         | Command::Logout(_) => false,
         _ => true,
@@ -493,7 +493,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Commit(command) => export::commit(global, command).await,
         Command::Export(command) => export::export(global, command).await,
         Command::Job(command) => or_cancelled(jobs::job(global, command)).await,
-        Command::Kubernetes(command) => kubernetes::kubernetes(global, command),
+        Command::Kubernetes(command) => kubernetes::kubernetes(global, command).await,
         Command::Bridge(command) => kubernetes::bridge(global, command),
         Command::Container(command) => container::container(global, *command).await,
         Command::Network(command) => network::network(global, command).await,

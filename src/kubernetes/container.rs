@@ -5,7 +5,7 @@ use super::labels::some;
 use super::mounts::Mounts;
 use super::workload::Workload;
 use super::{env, hooks, names, probes, resources, security, services};
-use crate::compose::model::PullPolicy;
+use crate::compose::model::{Project, PullPolicy};
 use k8s_openapi::api::core::v1::Container;
 
 /// The service's own container; its volumes go to `mounts`.
@@ -90,8 +90,15 @@ pub fn image(context: &Context<'_>, workload: &Workload<'_>) -> String {
 }
 
 /// As Docker reads a reference: the first part is a registry where it has a dot, a colon, or is `localhost`.
-fn has_registry(image: &str) -> bool {
+pub fn has_registry(image: &str) -> bool {
     image.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
+}
+
+/// The services and jobs that are built here, and whose images have no name from which a cluster could pull them.
+pub fn unpushed(project: &Project) -> Vec<&str> {
+    let jobs = project.jobs.iter().map(|(name, job)| (name, &job.service));
+    let all = project.services.iter().chain(jobs).filter(|(_, service)| service.build.is_some());
+    all.filter(|(_, service)| !service.image.as_deref().is_some_and(has_registry)).map(|(name, _)| name.as_str()).collect()
 }
 
 fn pull_policy(context: &Context<'_>, workload: &Workload<'_>) -> Option<String> {

@@ -12,7 +12,7 @@ pub type Labels = BTreeMap<String, String>;
 pub const NAME: &str = "app.kubernetes.io/name";
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 const PART_OF: &str = "app.kubernetes.io/part-of";
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Before a network's name: the Pods that are on it.
 const NETWORK: &str = "network.wharf.io/";
 

@@ -4,24 +4,33 @@
 //! their kinds; [`pod`] and [`container`] make the Pod, with a file for each group of attributes ([`env`], [`mounts`], [`probes`],
 //! [`resources`], [`security`], [`hooks`], [`waits`], [`placement`]); [`controllers`] puts it into a Deployment, a Job, ...; [`services`] and [`policies`] are the
 //! network. [`rules`] refuses what an API server would refuse, [`files`] writes the objects.
+//!
+//! On a cluster, [`live`] is what its API server says; [`ownership`] decides whose an object is and what is pruned, [`progress`] what a
+//! roll-out lacks, [`pods`] why a Pod does not start, [`refusal`] what a refusal means, [`difference`] what `diff` shows.
 
 pub mod attributes;
 mod container;
 mod context;
 mod controllers;
+pub mod difference;
 mod env;
 mod files;
 mod hooks;
 mod kompose;
 mod labels;
+pub mod live;
 mod mounts;
 mod names;
 mod object;
+pub mod ownership;
 mod placement;
 mod pod;
+pub mod pods;
 mod policies;
 mod probes;
+pub mod progress;
 mod quantity;
+pub mod refusal;
 mod resources;
 mod rules;
 mod security;
@@ -31,8 +40,10 @@ mod version;
 mod waits;
 mod workload;
 
+pub use container::{has_registry, unpushed};
 pub use files::{Format, OutputFile, files, text};
-pub use object::Object;
+pub use names::{dns as object_name, is_dns_label};
+pub use object::{Object, SERVED, ServedKind};
 pub use sources::{Content, Found, LARGEST, needed};
 pub use version::Version;
 

@@ -10,6 +10,40 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value as Json;
 
+/// A kind as an API server serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServedKind {
+    pub kind: &'static str,
+    /// `GROUP/VERSION`, or `v1` of the core.
+    pub api_version: &'static str,
+    /// Its name in paths.
+    pub plural: &'static str,
+}
+
+impl ServedKind {
+    /// The path of the kind's objects in a namespace, which has to be a DNS label.
+    pub fn path(&self, namespace: &str) -> String {
+        let root = if self.api_version.contains('/') { "apis" } else { "api" };
+        format!("/{root}/{}/namespaces/{namespace}/{}", self.api_version, self.plural)
+    }
+
+    /// Its place in the order in which objects are applied: what others refer to comes first, and who waits for nobody last.
+    pub fn rank(&self) -> u8 {
+        match self.kind {
+            "ServiceAccount" | "Role" | "RoleBinding" => 0,
+            "ConfigMap" | "Secret" | "PersistentVolumeClaim" => 1,
+            "Service" | "NetworkPolicy" => 2,
+            "Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob" => 3,
+            _ => 4,
+        }
+    }
+
+    /// Whether it makes Pods.
+    pub fn is_workload(&self) -> bool {
+        self.rank() == 3
+    }
+}
+
 macro_rules! objects {
     ($($kind:ident),*) => {
         /// One of the kinds that an export makes.
@@ -23,6 +57,13 @@ macro_rules! objects {
                 Object::$kind(Box::new(object))
             }
         })*
+
+        /// Every kind that an export makes.
+        pub const SERVED: &[ServedKind] = &[$(ServedKind {
+            kind: stringify!($kind),
+            api_version: <$kind as k8s_openapi::Resource>::API_VERSION,
+            plural: <$kind as k8s_openapi::Resource>::URL_PATH_SEGMENT,
+        }),*];
 
         impl Object {
             pub fn kind(&self) -> &'static str {
@@ -73,6 +114,12 @@ objects!(
 );
 
 impl Object {
+    /// Its kind as an API server serves it.
+    pub fn served(&self) -> ServedKind {
+        // One of each variant is in the list.
+        SERVED.iter().find(|served| served.kind == self.kind()).copied().unwrap_or(SERVED[0])
+    }
+
     pub fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
     }
@@ -160,7 +207,8 @@ const FIRST: [&str; 40] = [
 const MAPPINGS: [&str; 9] =
     ["labels", "annotations", "matchLabels", "data", "binaryData", "stringData", "nodeSelector", "limits", "requests"];
 
-fn in_order(json: Json) -> Json {
+/// An object's fields in the order in which a person writes them.
+pub fn in_order(json: Json) -> Json {
     match json {
         Json::Object(map) => {
             let mut fields: Vec<(String, Json)> = map

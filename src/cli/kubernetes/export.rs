@@ -1,9 +1,8 @@
 //! `wharf kubernetes export`.
 
-use super::read;
+use super::made;
 use crate::cli::project;
 use crate::cli::{Failure, Global, Outcome};
-use crate::compose;
 use crate::kubernetes::{self, Format, Options, OutputFile, Version};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -59,30 +58,17 @@ pub fn run(global: &Global, command: &Export) -> Outcome {
     if is_stdout && command.format == Format::Helm {
         return Err(Failure::Message("error: a chart is a directory: name it with -o DIR".into()));
     }
-    let mut options = project::options(global);
-    options.services.clone_from(&command.services);
-    options.skip.one_machine = true;
-    options.skip.container_names = true;
-    let mut loaded = compose::load(&options)?;
+    let mut loaded = made::load(global, &command.services)?;
     if !command.services.is_empty() {
         project::ps::check_services(Some(&loaded), &command.services)?;
         project::config::keep_named(&mut loaded, &command.services);
     }
-    let options = Options {
-        namespace: command.namespace.clone(),
-        version: command.cluster_version,
-        files: read::all(kubernetes::needed(&loaded.project)),
-    };
-    let exported = kubernetes::export(&loaded, &options);
-    project::show_warnings(&loaded.warnings, &loaded.sources);
-    project::show_warnings(&exported.findings, &loaded.sources);
-    if exported.is_refused() {
-        return Err(Failure::Code(1));
-    }
+    let options = Options { namespace: command.namespace.clone(), version: command.cluster_version, ..Options::default() };
+    let objects = made::objects(&loaded, options)?;
     if is_stdout {
-        return print(&kubernetes::text(&exported.objects, command.format));
+        return print(&kubernetes::text(&objects, command.format));
     }
-    let files = kubernetes::files(&exported.objects, command.format, &loaded.project.name);
+    let files = kubernetes::files(&objects, command.format, &loaded.project.name);
     write(&command.output, &files)?;
     eprintln!("{} files in {}", files.len(), command.output.display());
     Ok(())

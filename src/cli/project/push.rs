@@ -5,7 +5,7 @@ use crate::api::reply::escape;
 use crate::api::types::{ProgressLine, PushedDigest};
 use crate::cli::objects::images::{each_image, layer_progress};
 use crate::cli::output::Steps;
-use crate::cli::{Global, Outcome, connect, project};
+use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::wire::Progress;
 
@@ -74,6 +74,15 @@ pub async fn push_built(client: &Client, loaded: &Loaded, services: &[String], h
 /// # Errors
 /// Why it is not there.
 pub async fn push_one(client: &Client, image: &str, quiet: bool) -> Outcome {
+    push_named(client, image, quiet).await.map(drop)
+}
+
+/// Pushes an image and shows how. Returns the digest of the manifest, by which the registry knows it.
+///
+/// # Errors
+/// Why it is not there.
+pub async fn push_named(client: &Client, image: &str, quiet: bool) -> Result<Option<String>, Failure> {
+    let mut pushed = None;
     let mut steps = Steps::new(quiet);
     let mut lines = client.post_lines(&format!("/images/{}/push", escape(image)), &()).await?;
     while let Some(line) = lines.next::<ProgressLine>().await? {
@@ -81,7 +90,8 @@ pub async fn push_one(client: &Client, image: &str, quiet: bool) -> Outcome {
             steps.show(&layer);
         } else if let Some(Ok(PushedDigest { digest, .. })) = line.aux.map(serde_json::from_value) {
             steps.show(&Progress::Step { object: format!("Image {image} {digest}"), status: "Pushed".into(), done: true });
+            pushed = Some(digest);
         }
     }
-    Ok(())
+    Ok(pushed)
 }

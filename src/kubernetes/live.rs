@@ -1,0 +1,233 @@
+//! What an API server says of objects, as far as it decides anything here. Fields that are absent are empty; what has another type than the
+//! API's is an error of the reader.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A page of a list.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LiveList<T> {
+    #[serde(default)]
+    pub metadata: LiveListMeta,
+    #[serde(default = "Vec::new")]
+    pub items: Vec<T>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LiveListMeta {
+    /// Where the next page begins; empty on the last.
+    #[serde(default, rename = "continue")]
+    pub next: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveMeta {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub generation: i64,
+    pub labels: BTreeMap<String, String>,
+    pub creation_timestamp: Option<String>,
+    /// Set while it is being deleted.
+    pub deletion_timestamp: Option<String>,
+    pub owner_references: Vec<LiveOwner>,
+    pub managed_fields: Vec<FieldOwner>,
+}
+
+/// The object on whose behalf a controller has made this one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LiveOwner {
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Who has set fields of an object.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FieldOwner {
+    pub manager: String,
+    /// `Apply` of a server-side apply, else `Update`.
+    pub operation: String,
+    pub subresource: String,
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LiveObject {
+    pub metadata: LiveMeta,
+    pub spec: LiveSpec,
+    pub status: LiveStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveSpec {
+    pub replicas: Option<i64>,
+    /// Of a Job: how many Pods have to succeed.
+    pub completions: Option<i64>,
+    /// Of Jobs and CronJobs.
+    pub suspend: Option<bool>,
+    pub update_strategy: LiveStrategy,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LiveStrategy {
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveStatus {
+    /// The generation of the specification that the controller has seen.
+    pub observed_generation: i64,
+    pub replicas: i64,
+    pub updated_replicas: i64,
+    pub ready_replicas: i64,
+    pub available_replicas: i64,
+    pub current_revision: String,
+    pub update_revision: String,
+    pub desired_number_scheduled: i64,
+    pub updated_number_scheduled: i64,
+    pub number_ready: i64,
+    pub number_available: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub conditions: Vec<LiveCondition>,
+    /// Of a claim: Pending, Bound, Lost.
+    pub phase: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LiveCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// True, False or Unknown.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+impl LiveStatus {
+    /// A condition that holds.
+    pub fn holds(&self, kind: &str) -> Option<&LiveCondition> {
+        self.conditions.iter().find(|condition| condition.kind == kind && condition.status == "True")
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LivePod {
+    pub metadata: LiveMeta,
+    pub spec: LivePodSpec,
+    pub status: LivePodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LivePodSpec {
+    pub node_name: String,
+    pub containers: Vec<LiveContainer>,
+    pub init_containers: Vec<LiveContainer>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LiveContainer {
+    pub name: String,
+    pub image: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LivePodStatus {
+    /// Pending, Running, Succeeded, Failed or Unknown.
+    pub phase: String,
+    pub reason: String,
+    pub message: String,
+    pub conditions: Vec<LiveCondition>,
+    pub container_statuses: Vec<LiveContainerStatus>,
+    pub init_container_statuses: Vec<LiveContainerStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveContainerStatus {
+    pub name: String,
+    pub ready: bool,
+    pub restart_count: u64,
+    pub image: String,
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    pub state: LiveContainerState,
+    pub last_state: LiveContainerState,
+}
+
+/// One of the three.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LiveContainerState {
+    pub waiting: Option<LiveWaiting>,
+    pub running: Option<LiveRunning>,
+    pub terminated: Option<LiveTerminated>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LiveWaiting {
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveRunning {
+    pub started_at: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveTerminated {
+    pub exit_code: i64,
+    pub reason: String,
+    pub message: String,
+}
+
+/// What has happened to an object.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LiveEvent {
+    pub involved_object: LiveInvolved,
+    /// Normal or Warning.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub reason: String,
+    pub message: String,
+    pub last_timestamp: Option<String>,
+    pub event_time: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LiveInvolved {
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl LiveEvent {
+    /// When it was last seen, as text that sorts by time.
+    pub fn when(&self) -> &str {
+        self.last_timestamp.as_deref().or(self.event_time.as_deref()).unwrap_or_default()
+    }
+
+    pub fn is_warning(&self) -> bool {
+        self.kind == "Warning"
+    }
+}
