@@ -120,6 +120,22 @@ impl Object {
         SERVED.iter().find(|served| served.kind == self.kind()).copied().unwrap_or(SERVED[0])
     }
 
+    /// As a server gets it. A Secret's `stringData` is `data` there: the server keeps no record of the former, and would take every apply for a
+    /// change.
+    pub fn for_server(&self) -> Json {
+        let mut json = self.to_json();
+        if let (Object::Secret(_), Some(fields)) = (self, json.as_object_mut())
+            && let Some(Json::Object(texts)) = fields.remove("stringData")
+        {
+            let data = fields.entry("data").or_insert_with(|| Json::Object(serde_json::Map::new()));
+            for (key, text) in texts {
+                let encoded = data_encoding::BASE64.encode(text.as_str().unwrap_or_default().as_bytes());
+                data[key.as_str()] = encoded.into();
+            }
+        }
+        json
+    }
+
     pub fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
     }
@@ -224,5 +240,26 @@ pub fn in_order(json: Json) -> Json {
         }
         Json::Array(list) => Json::Array(list.into_iter().map(in_order).collect()),
         scalar => scalar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_gets_a_secrets_values_as_data() {
+        let text = ("a".to_string(), "hunter2".to_string());
+        let secret = Secret { string_data: Some([text].into()), ..Secret::default() };
+        let json = Object::from(secret).for_server();
+        assert_eq!((&json["data"]["a"], json.get("stringData")), (&"aHVudGVyMg==".into(), None));
+    }
+
+    #[test]
+    fn paths_of_kinds() {
+        let path = |kind: &str| SERVED.iter().find(|served| served.kind == kind).expect("a kind").path("shop");
+        assert_eq!(path("Service"), "/api/v1/namespaces/shop/services");
+        assert_eq!(path("NetworkPolicy"), "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies");
+        assert_eq!(path("CronJob"), "/apis/batch/v1/namespaces/shop/cronjobs");
     }
 }

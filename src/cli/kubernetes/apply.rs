@@ -150,7 +150,7 @@ impl Applier<'_> {
     }
 
     async fn one(&self, object: &Object) -> Result<(Applied, &'static str), Failure> {
-        let (served, name, json) = (object.served(), object.name(), object.to_json());
+        let (served, name, json) = (object.served(), object.name(), object.for_server());
         let doing = format!("applying the {} `{name}`", served.kind);
         let failed = |error: super::cluster::ClusterError| match error.while_doing(&doing, served.kind) {
             Failure::Message(text) => Failure::Message(without_secrets(&json, text)),

@@ -71,7 +71,7 @@ fn built(loaded: &Loaded) -> BTreeSet<String> {
 }
 
 async fn one(cluster: &Cluster, object: &Object, built: &BTreeSet<String>, how: ApplyOptions) -> Result<Option<String>, Failure> {
-    let (served, name, mut json) = (object.served(), object.name(), object.to_json());
+    let (served, name, mut json) = (object.served(), object.name(), object.for_server());
     let doing = format!("comparing the {} `{name}`", served.kind);
     let live = cluster.get(&cluster.object(served, name)).await.map_err(|error| error.while_doing(&doing, served.kind))?;
     if let Some(live) = &live {
