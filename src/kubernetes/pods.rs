@@ -230,7 +230,8 @@ mod tests {
         for (status, events, state, reasons) in table {
             let shown = status.to_string();
             let report = of(status, &events);
-            assert_eq!((report.state.as_str(), report.reasons.as_slice()), (state, reasons), "{shown}");
+            assert_eq!(report.state, state, "{shown}");
+            assert_eq!(report.reasons, reasons, "{shown}");
         }
     }
 

@@ -5,6 +5,7 @@ mod attributes;
 mod buildkit;
 mod builds;
 mod classic;
+mod cluster;
 mod commands;
 mod concurrency;
 mod crashes;

@@ -3,6 +3,7 @@
 //! Every stack has its own data and run roots, so tests run beside each other and beside a user's stacks. When it is
 //! dropped, it checks that nothing of it is left: processes, mounts, interfaces, control groups, firewall tables.
 
+pub mod api_server;
 pub mod buildkit;
 pub mod machine;
 
