@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_label_alone_makes_no_owner() {
-        let table: &[(&[(&str, &str)], &[(&str, &str)], Belongs)] = &[
+        type Pairs = &'static [(&'static str, &'static str)];
+        let table: [(Pairs, Pairs, Belongs); 7] = [
             (OURS, APPLIED, Belongs::Ours),
             (OURS, &[("kubectl", "Apply")], Belongs::LabelledOnly("kubectl".into())),
             // A client may call itself so for an update; it is no apply of ours.
@@ -138,7 +139,7 @@ mod tests {
             (&[], &[], Belongs::Stranger("somebody else".into())),
         ];
         for (labels, managers, expected) in table {
-            assert_eq!(belongs(&meta(labels, managers), "shop"), *expected, "{labels:?} {managers:?}");
+            assert_eq!(belongs(&meta(labels, managers), "shop"), expected, "{labels:?} {managers:?}");
         }
     }
 

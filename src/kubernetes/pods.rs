@@ -203,7 +203,8 @@ mod tests {
         let new = warning("Unhealthy", "Readiness probe failed: HTTP 500", "2026-01-01T00:01:00Z");
         let pull = warning("Failed", "Failed to pull image \"x\": not found", "2026-01-01T00:00:00Z");
         let mount = warning("FailedMount", "configmap \"c\" not found", "2026-01-01T00:00:00Z");
-        let table: Vec<(Json, Vec<LiveEvent>, &str, &[&str])> = vec![
+        type Case = (Json, Vec<LiveEvent>, &'static str, &'static [&'static str]);
+        let table: Vec<Case> = vec![
             (running(true, 0), vec![], "Running", &[]),
             (running(false, 0), vec![new.clone(), old], "Running", &["Readiness probe failed: HTTP 500"]),
             (running(false, 2), vec![], "Running", &["web: restarted 2 times, last with exit code 137 (OOMKilled)"]),

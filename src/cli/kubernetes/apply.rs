@@ -99,7 +99,7 @@ async fn require_namespace(cluster: &Cluster, create: bool, dry_run: bool, steps
     }
     if !create {
         return Err(Failure::Message(format!(
-            "error: the cluster of the context `{}` has no namespace `{name}`: choose another with --namespace, or create it with --create-namespace",
+            "the cluster of the context `{}` has no namespace `{name}`: choose another with --namespace, or create it with --create-namespace",
             cluster.context
         )));
     }
@@ -138,12 +138,13 @@ impl Applier<'_> {
                         say(steps, one.served.kind, &one.name, status, true);
                         applied.push(one);
                     }
-                    Err(failure) => failures.push(failure.to_string()),
+                    Err(Failure::Message(text)) => failures.push(text),
+                    Err(other) => return Err(other),
                 }
             }
             if !failures.is_empty() {
                 failures.dedup();
-                return Err(Failure::Message(failures.join("\n")));
+                return Err(Failure::Message(failures.join("\nerror: ")));
             }
         }
         Ok(applied)
@@ -185,7 +186,7 @@ impl Applier<'_> {
 
     fn unserved(&self, served: ServedKind) -> Failure {
         Failure::Message(format!(
-            "error: the cluster of the context `{}` does not serve {} of {}, or the namespace `{}` has gone",
+            "the cluster of the context `{}` does not serve {} of {}, or the namespace `{}` has gone",
             self.cluster.context, served.plural, served.api_version, self.cluster.namespace
         ))
     }
@@ -200,7 +201,7 @@ impl Applier<'_> {
             Belongs::Stranger(who) => format!("somebody else ({who})"),
         };
         Err(Failure::Message(format!(
-            "error: the {} `{name}` of the namespace `{}` belongs to {whose}: choose another namespace for this project, or take it over with --force-conflicts",
+            "the {} `{name}` of the namespace `{}` belongs to {whose}: choose another namespace for this project, or take it over with --force-conflicts",
             served.kind, self.cluster.namespace
         )))
     }
@@ -224,7 +225,7 @@ impl Applier<'_> {
             }
             if begun.elapsed() > GOING {
                 return Err(Failure::Message(format!(
-                    "error: {doing}: its Pods have not gone within {} s; apply again when they have",
+                    "{doing}: its Pods have not gone within {} s; apply again when they have",
                     GOING.as_secs()
                 )));
             }

@@ -64,7 +64,7 @@ impl ClusterError {
             ClusterError::Refused(status) => status.explain(kind),
             other => other.to_string(),
         };
-        Failure::Message(format!("error: {what}: {why}"))
+        Failure::Message(format!("{what}: {why}"))
     }
 }
 
@@ -113,7 +113,7 @@ impl Cluster {
                 }
                 other => chain(other),
             };
-            Failure::Message(format!("error: the context `{context}` cannot be used: {why}"))
+            Failure::Message(format!("the context `{context}` cannot be used: {why}"))
         })?;
         Ok(Cluster { client, namespace, context, server })
     }
@@ -126,7 +126,7 @@ impl Cluster {
         let asking = format!("asking the cluster of the context `{}` for its version", self.context);
         let answer: Json = self.json(Method::GET, "/version", "", None).await.map_err(|e| e.while_doing(&asking, "version"))?;
         let text = answer["gitVersion"].as_str().unwrap_or_default();
-        text.parse().map_err(|why: String| Failure::Message(format!("error: {asking}: {}", printable::line(&why))))
+        text.parse().map_err(|why: String| Failure::Message(format!("{asking}: {}", printable::line(&why))))
     }
 
     /// An object; `None` where there is none.

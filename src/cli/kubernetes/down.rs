@@ -77,7 +77,7 @@ async fn gone(cluster: &Cluster, project: &str, mut waiting: Vec<FoundObject>, l
             let objects = waiting.iter().map(|found| format!("the {} `{}`", found.served.kind, found.meta.name));
             let left: Vec<String> = objects.chain(pods.iter().map(|pod| format!("the Pod `{pod}`"))).collect();
             return Err(Failure::Message(format!(
-                "error: not everything was gone within {} s (--timeout); the cluster goes on deleting {}",
+                "not everything was gone within {} s (--timeout); the cluster goes on deleting {}",
                 longest.as_secs(),
                 left.join(", ")
             )));

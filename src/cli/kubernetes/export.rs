@@ -41,7 +41,7 @@ pub struct Convert {
 pub fn convert(global: &Global, command: &Convert) -> Outcome {
     if command.templates.is_some() || !command.transformation.is_empty() {
         let why = "--templates and --transformation are for images that Docker runs; `wharf kubernetes export` has kustomize and helm as --format";
-        return Err(Failure::Message(format!("error: {why}")));
+        return Err(Failure::Message(format!("{why}")));
     }
     let export = Export {
         services: Vec::new(),
@@ -56,7 +56,7 @@ pub fn convert(global: &Global, command: &Convert) -> Outcome {
 pub fn run(global: &Global, command: &Export) -> Outcome {
     let is_stdout = command.output == Path::new("-");
     if is_stdout && command.format == Format::Helm {
-        return Err(Failure::Message("error: a chart is a directory: name it with -o DIR".into()));
+        return Err(Failure::Message("a chart is a directory: name it with -o DIR".into()));
     }
     let mut loaded = made::load(global, &command.services)?;
     if !command.services.is_empty() {
@@ -78,7 +78,7 @@ pub fn run(global: &Global, command: &Export) -> Outcome {
 fn print(text: &str) -> Outcome {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Message(format!("error: writing the objects: {error}")))
+            Err(Failure::Message(format!("writing the objects: {error}")))
         }
         _ => Ok(()),
     }
@@ -86,7 +86,7 @@ fn print(text: &str) -> Outcome {
 
 /// Writes the files. Those that an earlier export left, and that this one does not have, would still be applied: they are named.
 fn write(directory: &Path, files: &[OutputFile]) -> Outcome {
-    let failed = |path: &Path, error: std::io::Error| Failure::Message(format!("error: writing {}: {error}", path.display()));
+    let failed = |path: &Path, error: std::io::Error| Failure::Message(format!("writing {}: {error}", path.display()));
     for file in files {
         let path = directory.join(&file.path);
         let parent = path.parent().unwrap_or(directory);

@@ -19,7 +19,7 @@ pub fn require_pushed(loaded: &Loaded) -> Outcome {
         return Ok(());
     }
     Err(Failure::Message(format!(
-        "error: the cluster cannot pull images that are built here: {}\nbuild and push them with --push REGISTRY, or name one beside `build` (`image: REGISTRY/NAME:TAG`), then `wharf build && wharf push`",
+        "the cluster cannot pull images that are built here: {}\nbuild and push them with --push REGISTRY, or name one beside `build` (`image: REGISTRY/NAME:TAG`), then `wharf build && wharf push`",
         unpushed.join(", ")
     )))
 }
@@ -55,7 +55,7 @@ pub async fn push_all(global: &Global, loaded: &mut Loaded, registry: &str) -> O
         let target = below(registry, &image);
         client.post_nothing(&format!("/images/{}/tag?repo={}", escape(&image), escape(&target))).await?;
         let digest = push_named(&client, &target, false).await?.ok_or_else(|| {
-            Failure::Message(format!("error: pushing {target}: the registry has not said by which digest it knows the image"))
+            Failure::Message(format!("pushing {target}: the registry has not said by which digest it knows the image"))
         })?;
         pushed.insert(image, format!("{}@{digest}", without_tag(&target)));
     }

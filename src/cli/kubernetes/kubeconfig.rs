@@ -41,7 +41,7 @@ impl ClusterChoice {
         let context = self.context.clone().or_else(|| read.current_context.clone().filter(|name| !name.is_empty()));
         let Some(context) = context else {
             return Err(Failure::Message(format!(
-                "error: the kubeconfig has no current context: choose one with --context ({})",
+                "the kubeconfig has no current context: choose one with --context ({})",
                 names(&read)
             )));
         };
@@ -50,10 +50,10 @@ impl ClusterChoice {
         let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let mut config = kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| match error {
             KubeconfigError::LoadContext(name) => {
-                Failure::Message(format!("error: the kubeconfig has no context `{name}`; it has {known}"))
+                Failure::Message(format!("the kubeconfig has no context `{name}`; it has {known}"))
             }
             KubeconfigError::LoadClusterOfContext(name) => Failure::Message(format!(
-                "error: the context `{context}` names the cluster `{name}`, which the kubeconfig does not have"
+                "the context `{context}` names the cluster `{name}`, which the kubeconfig does not have"
             )),
             other => wrong(&format!("the context `{context}`"), &other),
         })?;
@@ -63,7 +63,7 @@ impl ClusterChoice {
         if !is_dns_label(&config.default_namespace) {
             let name = printable::line(&config.default_namespace).into_owned();
             return Err(Failure::Message(format!(
-                "error: `{name}` is no name of a namespace: lower-case letters, digits and `-`, 63 at most"
+                "`{name}` is no name of a namespace: lower-case letters, digits and `-`, 63 at most"
             )));
         }
         if !own_proxy && is_direct(config.cluster_url.host().unwrap_or_default()) {
@@ -78,9 +78,8 @@ impl ClusterChoice {
     /// The files, merged. Those of KUBECONFIG that do not exist are passed over.
     fn files(&self) -> Result<Kubeconfig, Failure> {
         if let Some(path) = &self.kubeconfig {
-            return read(path)?.ok_or_else(|| {
-                Failure::Message(format!("error: reading the kubeconfig {}: there is no such file", path.display()))
-            });
+            return read(path)?
+                .ok_or_else(|| Failure::Message(format!("reading the kubeconfig {}: there is no such file", path.display())));
         }
         let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
         let mut paths: Vec<PathBuf> = std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();
@@ -99,7 +98,7 @@ impl ClusterChoice {
         merged.ok_or_else(|| {
             let looked = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             Failure::Message(format!(
-                "error: there is no kubeconfig ({looked}): name one with --kubeconfig or KUBECONFIG; `wharf kubernetes export` needs none"
+                "there is no kubeconfig ({looked}): name one with --kubeconfig or KUBECONFIG; `wharf kubernetes export` needs none"
             ))
         })
     }
@@ -111,14 +110,14 @@ fn read(path: &Path) -> Result<Option<Kubeconfig>, Failure> {
         Ok(read) => Ok(Some(read)),
         Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(KubeconfigError::ReadConfig(error, _)) => {
-            Err(Failure::Message(format!("error: reading the kubeconfig {}: {error}", path.display())))
+            Err(Failure::Message(format!("reading the kubeconfig {}: {error}", path.display())))
         }
         Err(error) => Err(wrong(&path.display().to_string(), &error)),
     }
 }
 
 fn wrong(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::Message(format!("error: the kubeconfig is wrong in {what}: {}", super::cluster::chain(error)))
+    Failure::Message(format!("the kubeconfig is wrong in {what}: {}", super::cluster::chain(error)))
 }
 
 fn names(read: &Kubeconfig) -> String {

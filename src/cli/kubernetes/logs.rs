@@ -221,7 +221,7 @@ impl LogView<'_> {
         stdout
             .write_all(&out)
             .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::Message(format!("error: writing to standard output: {error}")))
+            .map_err(|error| Failure::Message(format!("writing to standard output: {error}")))
     }
 }
 
@@ -264,7 +264,7 @@ fn of(pod: &LivePod, status: &LiveContainerStatus) -> PodContainer {
 }
 
 fn cut(name: &str, why: &str) -> Failure {
-    Failure::Message(format!("error: the log of `{name}` was cut: {why}"))
+    Failure::Message(format!("the log of `{name}` was cut: {why}"))
 }
 
 fn time(line: Option<&Bytes>) -> &[u8] {

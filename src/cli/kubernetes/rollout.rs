@@ -151,6 +151,7 @@ fn look(
         RolloutState::Complete(_) => "not seen by its controller yet".into(),
         RolloutState::Failed(why) => {
             failed.push(format!("the {kind} `{name}` has failed: {why}"));
+            failed.extend(state.reasons(object).into_iter().map(|reason| format!("  {reason}")));
             return true;
         }
         RolloutState::Lacks(what) => what,
@@ -171,14 +172,13 @@ fn given_up(waiting: &[Applied], state: &ClusterState, mut lines: Vec<String>, l
     for one in waiting {
         let found = state.workloads.iter().find(|(served, object)| *served == one.served && object.metadata.name == one.name);
         let Some((served, object)) = found else { continue };
-        if let RolloutState::Lacks(what) = state.state(*served, object) {
-            lines.push(format!("the {} `{}`: {what}", served.kind, one.name));
-        }
+        let RolloutState::Lacks(what) = state.state(*served, object) else { continue };
+        lines.push(format!("the {} `{}`: {what}", served.kind, one.name));
         lines.extend(state.reasons(object).into_iter().map(|reason| format!("  {reason}")));
     }
     let head = match is_late {
-        true => format!("error: not everything was ready within {} s (--timeout):", longest.as_secs()),
-        false => "error: the roll-out has failed:".to_string(),
+        true => format!("not everything was ready within {} s (--timeout):", longest.as_secs()),
+        false => "the roll-out has failed:".to_string(),
     };
     let lines = lines.iter().map(|line| crate::printable::line(line)).collect::<Vec<_>>().join("\n");
     Failure::Message(format!("{head}\n{lines}\n`wharf kubernetes logs` shows what the containers say"))
