@@ -41,7 +41,7 @@ pub struct Convert {
 pub fn convert(global: &Global, command: &Convert) -> Outcome {
     if command.templates.is_some() || !command.transformation.is_empty() {
         let why = "--templates and --transformation are for images that Docker runs; `wharf kubernetes export` has kustomize and helm as --format";
-        return Err(Failure::Message(format!("{why}")));
+        return Err(Failure::Message(why.into()));
     }
     let export = Export {
         services: Vec::new(),
