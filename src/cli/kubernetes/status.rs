@@ -3,7 +3,7 @@
 use super::cluster::Cluster;
 use super::kubeconfig::ClusterChoice;
 use super::rollout::ClusterState;
-use crate::cli::output::format::{Column, Format};
+use crate::cli::output::format::{Column, RowFormat};
 use crate::cli::{Global, Outcome, project};
 use crate::kubernetes::live::LiveMeta;
 use crate::kubernetes::progress::RolloutState;
@@ -17,7 +17,7 @@ pub struct StatusCommand {
     cluster: ClusterChoice,
     /// table, json, or a template such as '{{.Pod}}'.
     #[arg(long, default_value = "table")]
-    format: Format,
+    format: RowFormat,
 }
 
 const COLUMNS: [Column; 7] = [
