@@ -3,7 +3,34 @@
 use super::LoadOptions;
 use super::diagnostic::Diagnostic;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+/// Bytes of a Compose file, an env file or a file of labels.
+const MAX_TEXT: u64 = 32 << 20;
+
+/// A file of a project as text. It may be a pipe, as of a shell's `<(...)`.
+///
+/// # Errors
+/// The kernel's; `FileTooLarge` behind 32 MiB, and `InvalidData` where it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    text_of(File::open(path)?)
+}
+
+/// As [`read_text`], of what is open.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn text_of(reader: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_TEXT {
+        let why = format!("it has more than {} MiB", MAX_TEXT >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
 
 /// The files to read, in order, and the project directory that their relative paths are relative to.
 #[derive(Debug)]
@@ -105,6 +132,17 @@ pub fn sanitised(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_bounded_and_may_be_a_pipe() {
+        assert_eq!(read_text(Path::new("/dev/zero")).expect_err("no end").kind(), io::ErrorKind::FileTooLarge);
+        let (reader, mut writer) = io::pipe().expect("pipe");
+        io::Write::write_all(&mut writer, b"A=1\n").expect("written");
+        drop(writer);
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        assert_eq!(read_text(Path::new(&path)).expect("text"), "A=1\n");
+        assert_eq!(text_of(&b"\xff"[..]).expect_err("no text").kind(), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn names_are_sanitised_as_docker_compose_does() {

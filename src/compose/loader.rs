@@ -173,7 +173,7 @@ impl<'a> Loader<'a> {
                 if let Err(why) = remote.check_links(&path) {
                     return Some(Err(std::io::Error::other(why)));
                 }
-                match std::fs::read_to_string(path) {
+                match files::read_text(&path) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                     result => Some(result),
                 }
@@ -251,7 +251,7 @@ impl<'a> Loader<'a> {
         if !required && !path.is_file() {
             return Ok(());
         }
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path)
             .map_err(|error| vec![Diagnostic::global(format!("the env file {} cannot be read: {error}", path.display()))])?;
         let values = dotenv::parse(&text, &|name: &str| outer.get(name).cloned()).map_err(|malformed| {
             let message = format!("{}:{}: {}", path.display(), malformed.line, malformed.why);
@@ -419,14 +419,15 @@ impl<'a> Loader<'a> {
     /// A file's text as trees.
     fn parse(&mut self, path: &Path) -> Result<Parsed, Diagnostics> {
         let (shown, text) = if path == Path::new("-") {
-            let text = std::io::read_to_string(std::io::stdin())
+            let text = files::text_of(std::io::stdin())
                 .map_err(|e| vec![Diagnostic::global(format!("the Compose file on standard input cannot be read: {e}"))])?;
             ("(standard input)".to_string(), text)
         } else {
             let shown = self.shown(path);
-            let text = std::fs::read_to_string(path).map_err(|e| {
+            let text = files::read_text(path).map_err(|e| {
                 let help = match e.kind() {
                     std::io::ErrorKind::NotFound => "check the path given with -f",
+                    std::io::ErrorKind::FileTooLarge => "take out what is no part of the project",
                     std::io::ErrorKind::IsADirectory => "name the file in it, or use --project-directory",
                     _ => "check that the file is readable and is text in UTF-8",
                 };

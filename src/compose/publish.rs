@@ -4,7 +4,7 @@
 use super::diagnostic::{Diagnostic, LoadError, Sources};
 use super::interpolate::{self, Unset};
 use super::node::{At, Node, Value};
-use super::{paths, yaml};
+use super::{files, paths, yaml};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ pub struct Collected {
     pub extended: Vec<(String, String)>,
     /// Env files that are there, by their names in the artifact.
     pub env_files: BTreeMap<String, PathBuf>,
+    /// Files that stay on this machine, with who names each: those of labels, configs and secrets.
+    pub left: BTreeSet<String>,
     /// Services that name env files.
     pub with_env_file: BTreeSet<String>,
     /// Variables of services with their values, as they are written.
@@ -76,7 +78,7 @@ impl Collector<'_> {
 
     /// A file's text with other names. What it extends is added to `extended`, once.
     fn rewritten(&mut self, file: &Path, directory: &Path, extended: &mut Vec<PathBuf>) -> Result<String, Vec<Diagnostic>> {
-        let text = std::fs::read_to_string(file)
+        let text = files::read_text(file)
             .map_err(|e| vec![Diagnostic::global(format!("the Compose file {} cannot be read: {e}", file.display()))])?;
         let id = self.sources.add(file.display().to_string(), text);
         let documents = yaml::parse(id, self.sources.text(id)).map_err(|d| vec![d])?;
@@ -88,6 +90,13 @@ impl Collector<'_> {
             for section in ["services", "jobs"] {
                 for (name, entry) in document.get(section).and_then(Node::as_map).into_iter().flatten() {
                     self.look_at_service(name, &entry.node, directory, extended, &mut replaced);
+                }
+            }
+            for section in ["configs", "secrets"] {
+                for (name, entry) in document.get(section).and_then(Node::as_map).into_iter().flatten() {
+                    if let Some(path) = entry.node.get("file").and_then(Node::as_str) {
+                        self.all.left.insert(format!("{section}.{name}: {path}"));
+                    }
                 }
             }
             for (name, entry) in document.get("configs").and_then(Node::as_map).into_iter().flatten() {
@@ -131,6 +140,11 @@ impl Collector<'_> {
                     self.all.env_files.insert(name, path);
                 }
             }
+        }
+        if let Some(files) = service.get("label_file") {
+            let each: Vec<&Node> = files.as_list().map_or_else(|| vec![files], |list| list.iter().collect());
+            let paths = each.into_iter().filter_map(Node::as_str);
+            self.all.left.extend(paths.map(|path| format!("services.{name}.label_file: {path}")));
         }
         match service.get("environment").map(|variables| &variables.value) {
             Some(Value::Map(map)) => {
@@ -219,6 +233,12 @@ mod tests {
         assert_eq!(all.env_files.keys().collect::<Vec<_>>(), [&a]);
         assert_eq!(all.with_env_file.iter().collect::<Vec<_>>(), ["b", "web"]);
         assert_eq!(all.variables[0], ("web".into(), "PASSWORD".into(), "x".into()));
+        let named = "services: {a: {image: x, label_file: [l1, l2]}}\nconfigs: {c: {file: c.txt}}\nsecrets: {s: {file: s.txt}, e: {environment: E}}\n";
+        write("left.yaml", named);
+        let all =
+            collect(&[directory.path().join("left.yaml")], directory.path(), &HashMap::new(), &|_| false).expect("collected");
+        let left = ["configs.c: c.txt", "secrets.s: s.txt", "services.a.label_file: l1", "services.a.label_file: l2"];
+        assert_eq!(all.left.iter().collect::<Vec<_>>(), left);
         write("block.yaml", "services:\n  a:\n    env_file: >-\n      a.env\n");
         let refused = collect(&[directory.path().join("block.yaml")], directory.path(), &HashMap::new(), &|_| false);
         assert!(refused.expect_err("refused").to_string().contains("cannot be replaced"));

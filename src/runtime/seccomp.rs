@@ -222,6 +222,20 @@ pub(super) mod tests {
 
     const DENY: u32 = RET_ERRNO | libc::EPERM as u32;
 
+    /// The engine opens a path that a client or a file has named.
+    #[test]
+    fn a_profile_is_a_regular_file_of_bounded_size() {
+        let directory = tempfile::tempdir().expect("directory");
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        let large = directory.path().join("large");
+        std::fs::File::create(&large).and_then(|file| file.set_len(1 << 30)).expect("file");
+        for path in [fifo.as_path(), std::path::Path::new("/dev/zero"), &large] {
+            let refused = Profile::read(path).expect_err("refused");
+            assert!(refused.contains(&format!("the seccomp profile {}: ", path.display())), "{refused}");
+        }
+    }
+
     /// Docker's default profile, compiled.
     pub fn docker_default(capabilities: Capabilities) -> Vec<BpfInstruction> {
         compile(docker::profile(), capabilities).expect("the default profile compiles")

@@ -1,7 +1,7 @@
 //! Jobs: on demand, by a schedule (the engine's clock is put forward), and over the engine's death.
 
 use crate::durability::SmallDisk;
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, Terminal, eventually, sleeping};
 use serde_json::Value;
 use std::process::{Child, Stdio};
 
@@ -529,6 +529,51 @@ jobs:
     eventually("it has failed", 10, || runs(&stack, "waits")[0] == "2 failed - manual");
     let why = job(&stack, "waits", "LastRun")["Error"].as_str().unwrap_or_default().to_string();
     assert!(why.contains("\"gate\" didn't complete successfully"), "{why}");
+}
+
+/// A signal ends a run that waits for what may never come, and the run with it.
+#[test]
+fn a_signal_ends_a_run_that_waits() {
+    let stack = Stack::new("nothing");
+    let check = "healthcheck: {test: [CMD, 'false'], interval: 100ms, retries: 100000}";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{sick: {{{}}}}}\njobs: {{dep: {{image: 'busybox:local', command: echo, \
+             depends_on: {{sick: {{condition: service_healthy}}}}, triggers: {{manual: true}}}}}}\n",
+            sleeping(check)
+        ),
+    );
+    let mut run = Terminal::start(&mut stack.command(&["run", "dep"]), 24, 100);
+    run.expect("Waiting", 20);
+    run.send("\x03");
+    assert_eq!(run.wait(10), Some(130), "{}", run.shown());
+    eventually("the run is cancelled", 10, || runs(&stack, "dep") == ["1 cancelled - manual"]);
+    stack.wharf(&["down"]).ok();
+}
+
+/// A file of before the job was written ends no run that goes on.
+#[test]
+fn a_run_outlives_its_job() {
+    let stack = Stack::new("nothing");
+    let web = format!("services: {{web: {{{}}}}}\n", sleeping(""));
+    let script = "while ! test -e /shared/end; do sleep 0.05; done";
+    let backup = format!(
+        "jobs: {{backup: {{{IMAGE}, command: [sh, -c, '{script}'], volumes: ['.:/shared'], triggers: {{schedule: '0 0 1 1 *'}}}}}}\n"
+    );
+    stack.write("compose.yaml", &format!("{web}{backup}"));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["job", "run", "backup"]).ok();
+    eventually("it runs", 10, || runs(&stack, "backup") == ["1 running - manual"]);
+    stack.write("compose.yaml", &web);
+    stack.wharf(&["up", "-d"]).ok();
+    assert!(jobs(&stack).is_empty());
+    let full = format!("{}.backup", stack.project);
+    assert_eq!(runs(&stack, &full), ["1 running - manual"]);
+    kill_engine(&stack);
+    stack.write("end", "");
+    eventually("it has come to its end", 20, || runs(&stack, &full) == ["1 succeeded 0 manual"]);
+    stack.wharf(&["down"]).ok();
 }
 
 #[test]

@@ -186,6 +186,9 @@ fn the_program_is_put_on_another_machine() {
     let machine = Machine::new("nothing");
     machine.stack.write("compose.yaml", "services: {}\n");
     std::fs::remove_file(machine.path("there/wharf")).expect("removed");
+    write_there(&machine, "uname", "#!/bin/sh\nexec cat /dev/zero\n");
+    machine.wharf(&["install", "-y"]).fails(1, &["ssh://root@127.0.0.1", "prints more than 65536 bytes"]);
+    std::fs::remove_file(machine.path("there/uname")).expect("removed");
     machine.wharf(&["ps"]).fails(1, &["install"]);
     machine.wharf(&["install"]).ok();
     machine.wharf(&["ps"]).fails(1, &["install"]);

@@ -209,7 +209,10 @@ pub fn resolve(contexts: &Contexts, name: &str) -> Result<Option<Destination>, F
     }
     let known = contexts.contexts.get(name).cloned().or_else(|| docker::find(name));
     let Some(context) = known else {
-        return Err(Failure::Message(format!("there is no context `{}`: `wharf context ls` shows them", name.escape_debug())));
+        return Err(Failure::Message(format!(
+            "there is no context `{}`: `wharf context use default` is this machine, `wharf --context default context ls` shows the others",
+            name.escape_debug()
+        )));
     };
     let wrong = |e| Failure::Message(format!("the context `{name}`: {e}"));
     context.host.parse().map(Some).map_err(wrong)

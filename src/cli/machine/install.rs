@@ -19,6 +19,9 @@ pub struct Install {
 /// Tells the system, the user's number, where `wharf` is to be, and the digest of what is there. Any shell gives it to `sh`.
 const LOOK: &str = r#"sh -c 'uname -sm; if [ "$(id -u)" = 0 ]; then d=/usr/local/bin; else d=$HOME/.local/bin; fi; echo "$d"; sha256sum "$d/wharf" 2>/dev/null || echo none'"#;
 
+/// Bytes that are read of what a command there prints.
+const MAX_SAID: u64 = 64 << 10;
+
 /// Puts standard input there: under another name first, and under its own once its digest is right. DIGEST is hexadecimal.
 const PUT: &str = r#"sh -c 'set -e; umask 022; if [ "$(id -u)" = 0 ]; then d=/usr/local/bin; else d=$HOME/.local/bin; fi; mkdir -p "$d"; t=$(mktemp "$d/.wharf.XXXXXX"); trap "rm -f \"$t\"" EXIT; cat >"$t"; s=$(sha256sum <"$t"); [ "${s%% *}" = DIGEST ] || { echo "what has arrived is not what was sent" >&2; exit 1; }; chmod 755 "$t"; mv -f "$t" "$d/wharf"; command -v wharf || true'"#;
 
@@ -78,14 +81,31 @@ fn through(destination: &Destination, command: &str, mut input: impl Read + Send
         io::copy(&mut input, &mut stdin)?;
         stdin.flush()
     });
-    let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    // What is behind the limit closes the pipe, and ends ssh.
+    let errors = std::thread::spawn(move || stderr.map(|stderr| at_most(stderr, MAX_SAID)).unwrap_or_default());
+    let stdout = stdout.map(|stdout| at_most(stdout, MAX_SAID)).unwrap_or_default();
+    if stdout.len() as u64 >= MAX_SAID {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|e| failed(e.to_string()))?;
     let sent = sending.join();
-    if !output.status.success() {
-        let line = last_line(&output.stderr);
-        return Err(failed(if line.is_empty() { format!("ssh has ended: {}", output.status) } else { line }));
+    if stdout.len() as u64 >= MAX_SAID {
+        return Err(failed(format!("a command there prints more than {MAX_SAID} bytes: it is not a shell that answers")));
+    }
+    if !status.success() {
+        let line = last_line(&errors.join().unwrap_or_default());
+        return Err(failed(if line.is_empty() { format!("ssh has ended: {status}") } else { line }));
     }
     if let Ok(Err(error)) = sent {
         return Err(failed(format!("sending: {error}")));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// The first bytes of a stream.
+fn at_most(stream: impl Read, limit: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = stream.take(limit).read_to_end(&mut bytes);
+    bytes
 }

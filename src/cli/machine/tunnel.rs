@@ -217,7 +217,7 @@ fn ending(destination: &Destination, status: Option<ExitStatus>, last: &str, was
     let reason = if last.is_empty() { String::new() } else { format!(": {last}") };
     if was_connected {
         return format!(
-            "the connection to {destination} is broken{reason}\nwhat was begun goes on there; the same command again shows how far it is"
+            "the connection to {destination} is broken{reason}\nan `up`, `down` or `restart` goes on there, and the same command again shows how far it is; look with `ps` before anything else is run again"
         );
     }
     match status.and_then(|status| status.code()) {
@@ -225,10 +225,9 @@ fn ending(destination: &Destination, status: Option<ExitStatus>, last: &str, was
             "there is no `wharf` on {destination} in the PATH of a command by ssh{reason}\nput this one there: `wharf -H {destination} install`"
         ),
         Some(126) => format!("the `wharf` on {destination} cannot be run{reason}"),
-        Some(255) | None => format!(
-            "{destination} cannot be reached by ssh{reason}\ntry `ssh {}`: it must work without wharf first",
-            destination.to_string().trim_start_matches("ssh://")
-        ),
+        Some(255) | None => {
+            format!("{destination} cannot be reached by ssh{reason}\ntry `ssh {destination}`: it must work without wharf first")
+        }
         Some(_) if last.contains("dial-stdio") || last.contains("unrecognized") => format!(
             "the `wharf` on {destination} is too old to be reached from here{reason}\nreplace it: `wharf -H {destination} install`"
         ),

@@ -52,7 +52,7 @@ pub struct VizArgs {
 
 pub async fn viz(global: &Global, command: VizArgs) -> Outcome {
     let size = usize::try_from(command.indentation_size).ok().filter(|size| *size <= 1000);
-    let size = size.ok_or_else(|| Failure::Message(format!("error: invalid indentation size: {}", command.indentation_size)))?;
+    let size = size.ok_or_else(|| Failure::Message(format!("invalid indentation size: {}", command.indentation_size)))?;
     let indent = if command.spaces { " " } else { "\t" }.repeat(size);
     let loaded = project::load(global, &[])?;
     let how = graph::VizLabels { networks: command.networks, ports: command.ports, image: command.image, indent };

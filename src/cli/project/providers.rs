@@ -15,15 +15,21 @@ use serde_json::Value as Json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Bytes of a line, of what a program says of itself, and of all variables.
 const MAX_LINE: usize = 64 << 10;
 const MAX_METADATA: u64 = 1 << 20;
 const MAX_VARIABLES: usize = 1 << 20;
 /// Bytes of its standard error that are shown when it fails.
-const MAX_STDERR: u64 = 4 << 10;
+const MAX_STDERR: usize = 4 << 10;
+/// How long after a program's end its output is read, where another process holds it.
+const AFTER_THE_END: Duration = Duration::from_millis(500);
 
 /// Where docker's plugins are, after the user's own.
 const PLUGINS: [&str; 4] = [
@@ -194,7 +200,7 @@ fn wrong(loaded: &Loaded, service: &str, why: impl Into<String>, help: &str) -> 
             let diagnostics = vec![Diagnostic::error(&node.at, why).help(help)];
             Failure::Load(LoadError { diagnostics, sources: loaded.sources.clone() })
         }
-        None => Failure::Message(format!("error: {}", why.into())),
+        None => Failure::Message(format!("{}", why.into())),
     }
 }
 
@@ -239,22 +245,63 @@ async fn run(loaded: &Loaded, name: &str, action: Action) -> Result<Vec<Provider
         steps.show(&Progress::Step { object: name.to_string(), status: printable::line(status).to_string(), done });
     };
     step(before, false);
-    let failed = |why: String| Failure::Message(format!("error: service {name:?}: {}", printable::lines(&why)));
+    let failed = |why: String| Failure::Message(format!("service {name:?}: {}", printable::lines(&why)));
     let mut child = started.spawn().map_err(|e| failed(format!("running {}: {e}", program.display())))?;
-    let variables = listen(&mut child, |status| step(status, false)).await.map_err(failed)?;
-    let mut stderr = Vec::new();
-    if let Some(said) = child.stderr.take() {
-        // What is behind the limit is read no more: the program has ended its messages.
-        let _ = said.take(MAX_STDERR).read_to_end(&mut stderr).await;
-    }
+    let said = child.stderr.take().map(LastBytes::of);
+    let variables = heard(&mut child, |status| step(status, false)).await.map_err(failed)?;
     let status = child.wait().await.map_err(|e| failed(e.to_string()))?;
     if !status.success() {
-        let said = String::from_utf8_lossy(&stderr);
+        let said = match said {
+            Some(said) => said.text().await,
+            None => String::new(),
+        };
         let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
         return Err(failed(format!("failed to {} service provider: {status}{said}", action.failed())));
     }
     step(after, true);
     Ok(variables)
+}
+
+/// What a program says until its end. What it leaves behind, such as a tunnel, may hold its output for longer, and is not waited for.
+async fn heard(child: &mut Child, info: impl FnMut(&str)) -> Result<Vec<ProviderVariable>, String> {
+    let Some(stdout) = child.stdout.take() else { return Ok(Vec::new()) };
+    let (ended, end) = watch::channel(false);
+    let mut listening = std::pin::pin!(listen(stdout, end, info));
+    tokio::select! {
+        heard = &mut listening => return heard,
+        _status = child.wait() => {}
+    }
+    ended.send_replace(true);
+    listening.await
+}
+
+/// The last bytes of a program's stderr, read as they come: a program whose stderr nobody reads stands still.
+struct LastBytes {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl LastBytes {
+    fn of(mut stderr: ChildStderr) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keeping = kept.clone();
+        let reading = tokio::spawn(async move {
+            let mut buffer = [0; MAX_STDERR];
+            while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
+                let mut kept = keeping.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&buffer[..n]);
+                let surplus = kept.len().saturating_sub(MAX_STDERR);
+                kept.drain(..surplus);
+            }
+        });
+        LastBytes { kept, reading }
+    }
+
+    /// They, once the program has ended.
+    async fn text(mut self) -> String {
+        let _ = tokio::time::timeout(AFTER_THE_END, &mut self.reading).await;
+        String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }
 
 /// The program of a provider: a plugin of docker's, or one in PATH.
@@ -313,11 +360,25 @@ fn options(provider: &Provider) -> Vec<(&str, String)> {
 }
 
 /// Reads the messages of a program until it closes its output.
-async fn listen(child: &mut Child, mut info: impl FnMut(&str)) -> Result<Vec<ProviderVariable>, String> {
-    let Some(stdout) = child.stdout.take() else { return Ok(Vec::new()) };
+async fn listen(
+    stdout: ChildStdout,
+    mut ended: watch::Receiver<bool>,
+    mut info: impl FnMut(&str),
+) -> Result<Vec<ProviderVariable>, String> {
     let mut lines = BufReader::new(stdout);
     let (mut variables, mut bytes) = (Vec::new(), 0);
-    while let Some(line) = next_line(&mut lines).await? {
+    let late = async {
+        let _ = ended.wait_for(|ended| *ended).await;
+        tokio::time::sleep(AFTER_THE_END).await;
+    };
+    let mut late = std::pin::pin!(late);
+    loop {
+        let line = tokio::select! {
+            biased;
+            line = next_line(&mut lines) => line?,
+            () = &mut late => None,
+        };
+        let Some(line) = line else { break };
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
@@ -359,19 +420,19 @@ async fn next_line(from: &mut BufReader<impl AsyncRead + Unpin>) -> Result<Optio
 mod tests {
     use super::*;
 
-    async fn heard(output: &str) -> (Result<Vec<ProviderVariable>, String>, Vec<String>) {
+    async fn heard_of(output: &str) -> (Result<Vec<ProviderVariable>, String>, Vec<String>) {
         let mut command = Command::new("printf");
         command.args(["%b", &output.replace('\n', "\\n")]).stdout(Stdio::piped());
         let mut shown = Vec::new();
         let mut child = command.spawn().expect("printf");
-        let variables = listen(&mut child, |status| shown.push(status.to_string())).await;
+        let variables = heard(&mut child, |status| shown.push(status.to_string())).await;
         let _ = child.kill().await;
         (variables, shown)
     }
 
     #[tokio::test]
     async fn messages_are_heard_and_bounded() {
-        let (variables, shown) = heard(concat!(
+        let (variables, shown) = heard_of(concat!(
             r#"{"type":"info","message":"pulling 25%"}"#,
             "\n\n",
             r#"{"type":"setenv","message":"URL=http://x?a=b"}"#,
@@ -392,7 +453,7 @@ mod tests {
             ("not JSON", "invalid response from plugin: not JSON"),
             (&"x".repeat(MAX_LINE + 10), "more than 65536 bytes"),
         ] {
-            let refused = heard(output).await.0.expect_err(word);
+            let refused = heard_of(output).await.0.expect_err(word);
             assert!(refused.contains(word), "{refused}");
         }
     }
@@ -403,5 +464,27 @@ mod tests {
             assert!(program(kind).is_err(), "{kind}");
         }
         assert!(program("sh").is_ok_and(|path| path.is_absolute()));
+    }
+
+    /// A program whose stderr nobody reads stands still, and one that leaves a process behind does not hold up the command.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_program_is_heard_whatever_it_says_and_leaves() {
+        let says = r#"printf '{"type":"setenv","message":"X=1"}\n'"#;
+        let before = std::time::Instant::now();
+        for script in
+            [format!("head -c 300000 /dev/zero >&2; echo wrong >&2; {says}"), format!("sleep 60 & {says}; echo wrong >&2")]
+        {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+            let mut child = command.spawn().expect("sh");
+            let group = nix::unistd::Pid::from_raw(child.id().expect("a process") as i32);
+            let stderr = LastBytes::of(child.stderr.take().expect("pipe"));
+            let variables = heard(&mut child, |_| ()).await.expect("variables");
+            assert_eq!(variables.len(), 1);
+            assert!(child.wait().await.expect("wait").success());
+            assert!(stderr.text().await.ends_with("wrong\n"));
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::SIGKILL);
+        }
+        assert!(before.elapsed() < Duration::from_secs(20), "what is left behind was waited for");
     }
 }

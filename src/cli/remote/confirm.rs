@@ -21,12 +21,16 @@ pub async fn confirmed(global: &Global, loaded: &Loaded, assume_yes: bool) -> Ou
     if !assume_yes && named.peek().is_some() {
         eprintln!("\nWarning: This Compose project includes files from remote sources:");
         for remote in std::iter::once(main).chain(named) {
-            eprintln!("  - {}", printable::line(&remote.name));
+            eprintln!("  - {}", printable::line(&printable::without_login(&remote.name)));
         }
         eprintln!("\nRemote includes could potentially be malicious. Make sure you trust the source.");
         agreed("Do you want to continue? [y/N]: ", false).await?;
     }
-    println!("Your compose stack {:?} is stored in {:?}", main.name, loaded.directory.display().to_string());
+    println!(
+        "Your compose stack {:?} is stored in {:?}",
+        printable::without_login(&main.name),
+        loaded.directory.display().to_string()
+    );
     let variables = if assume_yes { Vec::new() } else { variables(global, loaded)? };
     if variables.is_empty() {
         return Ok(());

@@ -4,6 +4,7 @@ use super::{Diagnostics, Loader};
 use crate::compose::diagnostic::Diagnostic;
 use crate::compose::node::Node;
 use crate::compose::{files, paths};
+use crate::printable::without_login;
 use std::path::{Path, PathBuf};
 
 impl Loader<'_> {
@@ -14,7 +15,9 @@ impl Loader<'_> {
         for file in &mut located.files {
             let name = file.to_string_lossy().into_owned();
             let fetched = self.remote.get(self.options.remote.as_deref(), &name);
-            if let Some(fetched) = fetched.map_err(|why| vec![Diagnostic::global(format!("fetching {name}: {why}"))])? {
+            if let Some(fetched) =
+                fetched.map_err(|why| vec![Diagnostic::global(format!("fetching {}: {why}", without_login(&name)))])?
+            {
                 self.check_stays(None, &fetched.file)?;
                 first = first.or_else(|| fetched.file.parent().map(Path::to_path_buf));
                 *file = fetched.file;
@@ -37,7 +40,7 @@ impl Loader<'_> {
         let text = name.as_str().unwrap_or_default();
         let wrong = |why: String| Diagnostic::error(&name.at, why);
         let fetched = self.remote.get(self.options.remote.as_deref(), text);
-        let path = match fetched.map_err(|why| vec![wrong(format!("fetching {text}: {why}"))])? {
+        let path = match fetched.map_err(|why| vec![wrong(format!("fetching {}: {why}", without_login(text)))])? {
             Some(fetched) => fetched.file,
             None if self.options.remote.is_none() && is_elsewhere(text) => {
                 return Err(vec![wrong(format!("`{text}` is not on this machine")).help("fetch it first")]);

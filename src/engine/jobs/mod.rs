@@ -196,13 +196,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Has the engine start a job no more. A run that goes on is cancelled; the records of runs stay.
+    /// Has the engine start a job no more. A run whose container is there comes to its end, others are cancelled; the records of runs stay.
     ///
     /// # Errors
     /// The disk's.
     pub(in crate::engine) fn deregister_job(&self, project: &str, job: &str) -> Result<(), EngineError> {
         let key = JobKey::new(project, job);
-        self.cancel_all(&key)?;
+        let runs = self.state.job_runs(&key).unwrap_or_default().runs;
+        let pending = runs.iter().filter(|run| !run.state.is_finished() && run.container.is_none());
+        pending.map(|run| &run.id).try_for_each(|id| self.ask_to_end(&key, id, RunEnding::Cancel))?;
         let _records = locked(&self.jobs.records);
         if let Some(record) = self.state.job_record(&key) {
             self.state.journal.delete(&key.record_key()).map_err(state_error)?;

@@ -14,6 +14,7 @@ use crate::compose::{Loaded, files};
 use crate::image::ImageRef;
 use crate::image::artifact::{FileKind, OciVersion, ProjectFile};
 use crate::image::registry::Registry;
+use crate::printable;
 use crate::wire::Progress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -46,7 +47,7 @@ pub struct Publish {
 }
 
 pub async fn run(global: &Global, command: Publish) -> Outcome {
-    let name: ImageRef = command.repository.parse().map_err(|e| Failure::Message(format!("error: {e}")))?;
+    let name: ImageRef = command.repository.parse().map_err(|e| Failure::Message(format!("{e}")))?;
     // Every service is published, whatever its profiles.
     let mut all = global.clone();
     all.profiles = vec!["*".into()];
@@ -63,6 +64,7 @@ pub async fn run(global: &Global, command: Publish) -> Outcome {
             }
         }
     }
+    warn_of_what_is_left(&collected, command.with_env);
     let client = connect::engine(global).await?;
     let how = How { dry_run: global.dry_run, ignore_failures: true, quiet: false };
     push_built(&client, &loaded, &[], how).await?;
@@ -83,7 +85,7 @@ pub async fn run(global: &Global, command: Publish) -> Outcome {
             Some("1.1") => Some(OciVersion::V1_1),
             _ => None,
         };
-        let failed = |e: crate::image::ImageError| Failure::Message(format!("error: {e}"));
+        let failed = |e: crate::image::ImageError| Failure::Message(format!("{e}"));
         Registry::new().map_err(failed)?.publish(&name, &layers, version).await.map_err(failed)?;
     }
     step("published", true);
@@ -94,7 +96,7 @@ pub async fn run(global: &Global, command: Publish) -> Outcome {
 fn check(loaded: &Loaded, collected: &Collected) -> Outcome {
     if let Some(path) = &collected.local_include {
         return Err(Failure::Message(format!(
-            "error: cannot publish compose file with local includes: `{path}` is not in the artifact; include it by `oci://` or Git"
+            "cannot publish compose file with local includes: `{path}` is not in the artifact; include it by `oci://` or Git"
         )));
     }
     let built = loaded.project.services.iter().filter(|(_, service)| service.image.is_none() && service.build.is_some());
@@ -102,9 +104,20 @@ fn check(loaded: &Loaded, collected: &Collected) -> Outcome {
     match names.is_empty() {
         true => Ok(()),
         false => Err(Failure::Message(format!(
-            "error: your Compose stack cannot be published as it only contains a build section for service(s):\n{}\nname the image of each by `image:`",
+            "your Compose stack cannot be published as it only contains a build section for service(s):\n{}\nname the image of each by `image:`",
             names.join("\n")
         ))),
+    }
+}
+
+/// Names the files that are not in the artifact, and without which it does not load elsewhere.
+fn warn_of_what_is_left(collected: &Collected, with_env: bool) {
+    let env = collected.env_files.values().filter(|_| !with_env);
+    let env = env.map(|path| format!("{}: --with-env publishes it", path.display()));
+    let left: Vec<String> =
+        collected.left.iter().cloned().chain(env).map(|file| format!("  {}", printable::line(&file))).collect();
+    if !left.is_empty() {
+        eprintln!("warning: these files are not in the artifact; who loads it needs them beside it:\n{}", left.join("\n"));
     }
 }
 
@@ -158,7 +171,7 @@ fn sensitive_lines(loaded: &Loaded, collected: &Collected) -> Result<Vec<String>
     for path in collected.env_files.values().cloned().chain(named) {
         let shown = path.display().to_string();
         let text = crate::sys::regular::read_regular_file(&path, MAX_FILE as u64);
-        let text = text.map_err(|e| Failure::Message(format!("error: failed to scan {shown}: {e}")))?;
+        let text = text.map_err(|e| Failure::Message(format!("failed to scan {shown}: {e}")))?;
         scan(&shown, &String::from_utf8_lossy(&text));
     }
     Ok(lines)
@@ -207,9 +220,7 @@ fn contents(collected: &Collected) -> Option<String> {
 
 fn file(kind: FileKind, name: &str, content: Vec<u8>) -> Result<ProjectFile, Failure> {
     if content.len() > MAX_FILE {
-        return Err(Failure::Message(format!(
-            "error: {name} has more than the {MAX_FILE} bytes that an artifact's file may have"
-        )));
+        return Err(Failure::Message(format!("{name} has more than the {MAX_FILE} bytes that an artifact's file may have")));
     }
     Ok(ProjectFile { kind, name: name.to_string(), content })
 }
@@ -225,7 +236,7 @@ fn layers(collected: &Collected, with_env: bool) -> Result<Vec<ProjectFile>, Fai
     }
     for (name, path) in collected.env_files.iter().filter(|_| with_env) {
         let content = crate::sys::regular::read_regular_file(path, MAX_FILE as u64)
-            .map_err(|e| Failure::Message(format!("error: reading {}: {e}", path.display())))?;
+            .map_err(|e| Failure::Message(format!("reading {}: {e}", path.display())))?;
         all.push(file(FileKind::Env, name, content)?);
     }
     Ok(all)

@@ -64,7 +64,8 @@ pub async fn follow_with(
                 }
                 cancelled = Some(signal);
                 steps.line("Canceling: what has begun is ended, nothing else begins (press Ctrl+C again to leave at once)");
-                let (parent, _) = path.rsplit_once('/').unwrap_or((path, ""));
+                // `/projects/NAME`, whatever of the project is asked for.
+                let parent = path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end]);
                 // Beside the loop: a second signal does not wait for an engine that does not answer. One that is gone ends the lines.
                 let (asking, cancel) = (client.clone(), format!("{parent}/cancel?command={number}"));
                 tokio::spawn(async move { asking.post_nothing(&cancel).await });

@@ -6,6 +6,7 @@ use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::RunProcess;
 use crate::image::build::mounts::MadeMount;
 use crate::image::documents::ImageSettings;
+use crate::printable::without_login;
 use crate::sys::regular::read_regular;
 use base64::Engine as _;
 use std::sync::atomic::AtomicBool;
@@ -34,7 +35,7 @@ impl BuildFacts {
             begun: jiff::Timestamp::now(),
             sources: Mutex::default(),
             networked: AtomicBool::new(false),
-            repository: repository.map(|(url, commit)| (without_password(&url), commit)),
+            repository: repository.map(|(url, commit)| (without_login(&url).into_owned(), commit)),
         };
         if let Some((url, commit)) = &facts.repository {
             facts.used_repository(url, commit);
@@ -56,26 +57,16 @@ impl BuildFacts {
     }
 
     pub(super) fn used_repository(&self, url: &str, commit: &str) {
-        self.used(without_password(url), json!({"sha1": commit}));
+        self.used(without_login(url).into_owned(), json!({"sha1": commit}));
     }
 
     pub(super) fn used_file(&self, url: &str, digest: &Digest) {
         let algorithm = digest.as_str().split(':').next().unwrap_or_default();
-        self.used(without_password(url), json!({algorithm: digest.hex()}));
+        self.used(without_login(url).into_owned(), json!({algorithm: digest.hex()}));
     }
 
     pub(super) fn ran_with_network(&self) {
         self.networked.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A URL without its credentials.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_string(),
     }
 }
 
@@ -345,7 +336,7 @@ mod tests {
             ("https://host/a@b", "https://host/a@b"),
             ("git@host:x.git", "git@host:x.git"),
         ] {
-            assert_eq!(without_password(url), told);
+            assert_eq!(without_login(url).into_owned(), told);
         }
     }
 }

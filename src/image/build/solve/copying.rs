@@ -4,6 +4,7 @@ use super::run::flag;
 use super::*;
 use crate::image::build::dockerfile::Heredoc;
 use crate::image::digest::{Algorithm, Hasher};
+use crate::printable::without_login;
 use std::time::Duration;
 
 /// How long ADD waits for a server to answer, and for one that has fallen silent.
@@ -161,7 +162,7 @@ impl Solver {
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let got = fetch(url, &path, algorithm).await.map_err(|why| self.wrong(step, why))?;
         if let Some(expected) = expected.filter(|expected| *expected != got) {
-            return Err(self.wrong(step, format!("{url} has the digest {got}, and not {expected}")));
+            return Err(self.wrong(step, format!("{} has the digest {got}, and not {expected}", without_login(url))));
         }
         self.facts.used_file(url, &got);
         self.dated(&path, 0o600).map_err(keeping())
@@ -250,8 +251,9 @@ impl Solver {
 /// Takes a file from a URL, piece by piece, and gives its digest.
 async fn fetch(url: &str, path: &Path, algorithm: Algorithm) -> Result<Digest, String> {
     use tokio::io::AsyncWriteExt;
-    let failed = |e: reqwest::Error| format!("fetching {url}: {e}");
-    let written = |e: std::io::Error| format!("keeping {url}: {e}");
+    let shown = without_login(url);
+    let failed = |e: reqwest::Error| format!("fetching {shown}: {e}");
+    let written = |e: std::io::Error| format!("keeping {shown}: {e}");
     let client = reqwest::Client::builder().connect_timeout(CONNECTING).read_timeout(SILENCE).build().map_err(failed)?;
     let mut response = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut file = tokio::fs::File::create(path).await.map_err(written)?;
