@@ -71,8 +71,11 @@ pub async fn run(global: &Global, command: &Apply) -> Outcome {
         objects.iter().for_each(|object| say(&mut steps, object.kind(), object.name(), "would be created", true));
         return Ok(());
     }
-    let applier =
-        Applier { cluster: &cluster, project, how: ApplyOptions { force: command.force_conflicts, dry_run: global.dry_run } };
+    let applier = ObjectApplier {
+        cluster: &cluster,
+        project,
+        how: ApplyOptions { force: command.force_conflicts, dry_run: global.dry_run },
+    };
     let applied = applier.all(&objects, &mut steps).await?;
     if !command.no_prune {
         applier.prune(&objects, &mut steps).await?;
@@ -118,13 +121,13 @@ pub struct Applied {
     pub generation: i64,
 }
 
-struct Applier<'a> {
+struct ObjectApplier<'a> {
     cluster: &'a Cluster,
     project: &'a str,
     how: ApplyOptions,
 }
 
-impl Applier<'_> {
+impl ObjectApplier<'_> {
     /// Applies what others refer to first. Objects of one rank that are refused are all told of; the next rank is not begun then.
     async fn all(&self, objects: &[Object], steps: &mut Steps) -> Result<Vec<Applied>, Failure> {
         let mut applied = Vec::new();

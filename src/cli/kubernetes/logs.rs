@@ -72,18 +72,19 @@ async fn show(global: &Global, command: &PodLogs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     project::ps::check_services(loaded.as_ref(), &command.services)?;
     let cluster = Cluster::of(&command.cluster).await?;
-    let view = LogView { cluster: &cluster, project: &name, command, since: command.since.as_deref().map(moment).transpose()? };
+    let view =
+        PodLogView { cluster: &cluster, project: &name, command, since: command.since.as_deref().map(moment).transpose()? };
     if command.follow { view.follow().await } else { view.once().await }
 }
 
-struct LogView<'a> {
+struct PodLogView<'a> {
     cluster: &'a Cluster,
     project: &'a str,
     command: &'a PodLogs,
     since: Option<String>,
 }
 
-impl LogView<'_> {
+impl PodLogView<'_> {
     /// The containers that have output, and whether a Pod may yet have some.
     async fn containers(&self) -> Result<(Vec<PodContainer>, bool), Failure> {
         let path = format!("/api/v1/namespaces/{}/pods", self.cluster.namespace);
