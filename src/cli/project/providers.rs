@@ -200,7 +200,7 @@ fn wrong(loaded: &Loaded, service: &str, why: impl Into<String>, help: &str) -> 
             let diagnostics = vec![Diagnostic::error(&node.at, why).help(help)];
             Failure::Load(LoadError { diagnostics, sources: loaded.sources.clone() })
         }
-        None => Failure::Message(format!("{}", why.into())),
+        None => Failure::Message(why.into()),
     }
 }
 
