@@ -195,6 +195,11 @@ fn field(text: &str, what: &'static str, range: RangeInclusive<i8>, names: &[&st
 }
 
 impl Cron {
+    /// Whether its day of the week, of which 0 is Sunday, is among those of its field.
+    pub fn has_weekday(&self, weekday: i8) -> bool {
+        self.weekdays.has(weekday)
+    }
+
     /// The first time after another; `None` where the calendar ends before.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         // What clocks have skipped just before is as much later, and may still come.

@@ -24,6 +24,10 @@ pub fn container(context: &Context<'_>, workload: &Workload<'_>, runs_on: bool, 
         );
     }
     let probes = if runs_on { probes::probes(context, workload) } else { probes::Probes::default() };
+    if !runs_on && service.has_health_check() {
+        let message = "a Job's containers are not asked for their health: `healthcheck` is left out";
+        context.warn(&workload.path(&["healthcheck"]), message, "");
+    }
     let (env, env_from) = env::env(context, workload);
     Container {
         name: workload.object.clone(),

@@ -1,9 +1,10 @@
 //! What every part of an export has at hand: the project, where its attributes are written, and the findings.
 
-use super::Options;
+use super::labels::shortened;
 use super::object::Made;
 use super::sources::Found;
 use super::version::Version;
+use super::{Options, names};
 use crate::compose::Loaded;
 use crate::compose::diagnostic::Diagnostic;
 use crate::compose::model::Project;
@@ -15,8 +16,8 @@ pub struct Context<'a> {
     pub loaded: &'a Loaded,
     pub options: &'a Options,
     findings: RefCell<Vec<Diagnostic>>,
-    /// ConfigMaps and Secrets by their names: several workloads use one.
-    shared: RefCell<BTreeMap<(&'static str, String), Made>>,
+    /// Objects that several workloads use, by kind and name, each with what it was made of.
+    shared: RefCell<BTreeMap<(&'static str, String), (Made, String)>>,
     /// Whether networks separate the project's Pods: asked for every Pod.
     pub is_separated: OnceCell<bool>,
 }
@@ -80,18 +81,45 @@ impl<'a> Context<'a> {
         self.push(Diagnostic::error(at, message), help.into());
     }
 
+    /// Refuses the name of something that is in the cluster already where nothing there can have it.
+    pub fn refuse_external(&self, path: &[&str], name: &str) {
+        if !names::is_subdomain(name) {
+            let message = format!("`{}` is external, and nothing in Kubernetes can have that name", shortened(name));
+            let help = "give the object's own `name`: lower-case letters, digits, `-` and `.`";
+            self.refuse(path, message, help);
+        }
+    }
+
     fn push(&self, finding: Diagnostic, help: String) {
         let finding = if help.is_empty() { finding } else { finding.help(help) };
         self.findings.borrow_mut().push(finding);
     }
 
-    /// Keeps an object that several workloads use; the first with a name stays.
+    /// Keeps an object that several workloads use, once. Two that differ cannot have one name: the content of one would be lost.
     pub fn share(&self, made: Made) {
-        self.shared.borrow_mut().entry((made.object.kind(), made.object.name().to_string())).or_insert(made);
+        self.share_of(made, "");
+    }
+
+    /// As [`Context::share`]; objects of two origins differ although they look the same: claims are not what is in them.
+    pub fn share_of(&self, made: Made, origin: &str) {
+        let mut shared = self.shared.borrow_mut();
+        let (kind, name) = (made.object.kind(), made.object.name().to_string());
+        match shared.get(&(kind, name.clone())) {
+            None => drop(shared.insert((kind, name), (made, origin.to_string()))),
+            Some((known, of)) if known.object == made.object && of == origin => {}
+            Some((known, _)) => self.refuse_twice(&made, &known.at),
+        }
+    }
+
+    /// Refuses a second object of a kind and a name.
+    pub fn refuse_twice(&self, made: &Made, other: &At) {
+        let message = format!("two objects would both be the {} `{}`", made.object.kind(), made.object.name());
+        let finding = Diagnostic::error(&made.at, message).note(other, "the other is made of this");
+        self.push(finding, "give one of them another name".into());
     }
 
     pub fn take_shared(&self) -> Vec<Made> {
-        std::mem::take(&mut *self.shared.borrow_mut()).into_values().collect()
+        std::mem::take(&mut *self.shared.borrow_mut()).into_values().map(|(made, _)| made).collect()
     }
 
     pub fn into_findings(self) -> Vec<Diagnostic> {

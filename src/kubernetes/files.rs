@@ -34,6 +34,19 @@ pub struct OutputFile {
     /// Relative, of one part or two.
     pub path: String,
     pub text: String,
+    /// For nobody's eyes but the user's own.
+    pub is_secret: bool,
+}
+
+impl OutputFile {
+    /// A file without secrets.
+    fn open(path: impl Into<String>, text: String) -> Self {
+        OutputFile { path: path.into(), text, is_secret: false }
+    }
+
+    fn of(object: &Object, path: String, text: String) -> Self {
+        OutputFile { path, text, is_secret: matches!(object, Object::Secret(_)) }
+    }
 }
 
 /// All objects as one text: documents of YAML, or a list in JSON.
@@ -56,7 +69,7 @@ pub fn files(objects: &[Object], format: Format, project: &str) -> Vec<OutputFil
         Format::Helm => helm(objects, project),
         Format::Json => objects
             .iter()
-            .map(|object| OutputFile { path: format!("{}.json", object.file_stem()), text: pretty(&object.to_json()) })
+            .map(|object| OutputFile::of(object, format!("{}.json", object.file_stem()), pretty(&object.to_json())))
             .collect(),
         Format::Yaml | Format::Kustomize => {
             let mut files: Vec<OutputFile> = objects.iter().map(|object| yaml_file(object, "")).collect();
@@ -69,13 +82,13 @@ pub fn files(objects: &[Object], format: Format, project: &str) -> Vec<OutputFil
 }
 
 fn yaml_file(object: &Object, directory: &str) -> OutputFile {
-    OutputFile { path: format!("{directory}{}.yaml", object.file_stem()), text: yaml::text(&object.to_json()) }
+    OutputFile::of(object, format!("{directory}{}.yaml", object.file_stem()), yaml::text(&object.to_json()))
 }
 
 fn kustomization(files: &[OutputFile]) -> OutputFile {
     let resources: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let json = json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources});
-    OutputFile { path: "kustomization.yaml".into(), text: yaml::text(&json) }
+    OutputFile::open("kustomization.yaml", yaml::text(&json))
 }
 
 /// A chart whose values are images and numbers of replicas. Everything else is text that Helm is to leave alone.
@@ -95,8 +108,8 @@ fn helm(objects: &[Object], project: &str) -> Vec<OutputFile> {
         files.push(OutputFile { text: templated(object, &mut values), ..file });
     }
     let mut all = vec![
-        OutputFile { path: "Chart.yaml".into(), text: yaml::text(&chart) },
-        OutputFile { path: "values.yaml".into(), text: yaml::text(&json!({ "services": values })) },
+        OutputFile::open("Chart.yaml", yaml::text(&chart)),
+        OutputFile::open("values.yaml", yaml::text(&json!({ "services": values }))),
     ];
     all.extend(files);
     all

@@ -5,7 +5,7 @@ use crate::compose::diagnostic::nearest;
 use crate::compose::model::Service;
 use std::str::FromStr;
 
-const PREFIX: &str = "kompose.";
+pub const PREFIX: &str = "kompose.";
 
 /// Those that are acted on.
 const KNOWN: [&str; 41] = [

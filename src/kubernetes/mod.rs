@@ -18,7 +18,9 @@ mod files;
 mod hooks;
 mod kompose;
 mod labels;
+mod limits;
 pub mod live;
+mod members;
 mod mounts;
 mod names;
 mod object;
@@ -75,6 +77,17 @@ pub struct Exported {
 impl Exported {
     pub fn is_refused(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// Reads the name of a namespace.
+///
+/// # Errors
+/// A name that no namespace can have.
+pub fn namespace(text: &str) -> Result<String, String> {
+    match names::is_dns_label(text) {
+        true => Ok(text.to_string()),
+        false => Err("no namespace can have that name: it has lower-case letters, digits and `-`, and 63 at most".into()),
     }
 }
 

@@ -13,6 +13,16 @@ pub fn dns(text: &str) -> String {
     label(text, LABEL, "s")
 }
 
+/// The name of an object that the file names: as it is where Kubernetes takes it, else made valid.
+pub fn given(text: &str) -> String {
+    if is_subdomain(text) { text.to_string() } else { dns(text) }
+}
+
+/// A name of at most so many characters.
+pub fn cut(name: &str, longest: usize) -> String {
+    if name.len() <= longest { name.to_string() } else { label(name, longest, "s") }
+}
+
 fn label(text: &str, longest: usize, first: &str) -> String {
     let lower = text.to_lowercase();
     let mut name = String::with_capacity(lower.len());

@@ -1,8 +1,8 @@
 //! The nodes on which a Pod may run: `deploy.placement` and `platform`.
 
 use super::context::Context;
-use super::labels::{label_selector, selector, some};
-use super::workload::Pod;
+use super::labels::{label_selector, selector, shortened, some};
+use super::workload::{Pod, Workload};
 use k8s_openapi::api::core::v1::{
     Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodAntiAffinity, PodSpec,
     TopologySpreadConstraint,
@@ -17,12 +17,7 @@ pub fn place(context: &Context<'_>, pod: &Pod<'_, '_>, spec: &mut PodSpec) {
     let mut requirements: Vec<NodeSelectorRequirement> = Vec::new();
     for member in &pod.members {
         if let Some(platform) = member.service.platform.as_deref().filter(|platform| !platform.is_empty()) {
-            let mut words = platform.split('/');
-            let selector = spec.node_selector.get_or_insert_default();
-            selector.insert(OS.into(), words.next().unwrap_or_default().to_string());
-            if let Some(arch) = words.next() {
-                selector.insert(ARCH.into(), arch.into());
-            }
+            platform_of(context, member, platform, spec);
         }
         let Some(deploy) = &member.service.deploy else { continue };
         for (n, constraint) in deploy.placement.constraints.iter().enumerate() {
@@ -62,6 +57,66 @@ pub fn place(context: &Context<'_>, pod: &Pod<'_, '_>, spec: &mut PodSpec) {
     }
     affinity.pod_anti_affinity = apart(context, pod);
     spec.affinity = (affinity != Affinity::default()).then_some(affinity);
+}
+
+/// `OS[/ARCHITECTURE[/VARIANT]]`, or one of the two (containerd's platforms package). Nodes have no label for a variant.
+fn platform_of(context: &Context<'_>, member: &Workload<'_>, platform: &str, spec: &mut PodSpec) {
+    let path = member.path(&["platform"]);
+    let lower = platform.to_ascii_lowercase();
+    let mut words = lower.split('/');
+    let first = words.next().unwrap_or_default();
+    let (os, architecture) = match (words.next(), is_os(first)) {
+        (Some(architecture), _) => (first, Some(architecture)),
+        (None, true) => (first, None),
+        (None, false) => ("linux", Some(first)),
+    };
+    let os = if os == "macos" { "darwin" } else { os };
+    let architecture = architecture.map(architecture_of);
+    if ![Some(os), architecture].into_iter().flatten().all(|word| !word.is_empty() && super::names::is_label_value(word)) {
+        context.refuse(&path, format!("`{}` is no platform", shortened(platform)), "write it as `linux/amd64`");
+        return;
+    }
+    let selector = spec.node_selector.get_or_insert_default();
+    for (label, value) in [(OS, Some(os)), (ARCH, architecture)] {
+        let Some(value) = value else { continue };
+        if selector.insert(label.into(), value.into()).is_some_and(|other| other != value) {
+            context.refuse(&path, "containers of one Pod are on one node, and another one has another platform", "");
+        }
+    }
+}
+
+/// The systems that containerd knows by a word alone.
+fn is_os(word: &str) -> bool {
+    matches!(
+        word,
+        "linux"
+            | "windows"
+            | "darwin"
+            | "macos"
+            | "freebsd"
+            | "netbsd"
+            | "openbsd"
+            | "dragonfly"
+            | "solaris"
+            | "illumos"
+            | "aix"
+            | "plan9"
+            | "android"
+            | "ios"
+            | "js"
+            | "wasip1"
+    )
+}
+
+/// An architecture in Go's words, which are those of nodes.
+fn architecture_of(word: &str) -> &str {
+    match word {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" => "386",
+        "armhf" | "armel" => "arm",
+        _ => word,
+    }
 }
 
 /// `max_replicas_per_node: 1`. Kubernetes has no other number.
@@ -107,11 +162,7 @@ fn requirement(context: &Context<'_>, path: &[&str], constraint: &str) -> Option
         return Some(NodeSelectorRequirement { key: CONTROL_PLANE.into(), operator: operator.into(), values: None });
     }
     // Swarm's `x86_64` is `amd64` here.
-    let value = match (name, value) {
-        ("node.platform.arch", "x86_64") => "amd64",
-        ("node.platform.arch", "aarch64") => "arm64",
-        _ => value,
-    };
+    let value = if name == "node.platform.arch" { architecture_of(value) } else { value };
     let Some(key) = topology(name).filter(|_| super::names::is_label_value(value)) else {
         let help = "label the nodes, and write `node.labels.NAME==VALUE`";
         context.warn(path, format!("nodes of Kubernetes cannot be chosen by `{constraint}`: it is left out"), help);

@@ -10,7 +10,7 @@ use super::policies;
 use super::security;
 use super::waits;
 use super::workload::{Kind, Pod, Pods, Workload};
-use super::{kompose, names};
+use super::{kompose, members, names};
 use crate::compose::model::{NamespaceMode, RestartCondition, RestartPolicy};
 use k8s_openapi::api::core::v1::{HostAlias, LocalObjectReference, PodDNSConfig, PodDNSConfigOption, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -52,6 +52,8 @@ fn spec(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>) -> PodSpe
     spec.init_containers = some(init);
     mounts.volumes.extend(spec.volumes.take().unwrap_or_default());
     spec.volumes = some(mounts.volumes);
+    members::judge(context, pod);
+    security::judge_owners(context, pod);
     spec.restart_policy = restart_policy(context, pod);
     spec.termination_grace_period_seconds = pod
         .members
@@ -72,7 +74,12 @@ fn spec(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>) -> PodSpe
 
 /// Pods of a Deployment and the like are always started again.
 fn restart_policy(context: &Context<'_>, pod: &Pod<'_, '_>) -> Option<String> {
-    let service = pod.leader().service;
+    let policies: Vec<Option<String>> = pod.members.iter().map(|member| policy_of(context, pod, member)).collect();
+    policies.into_iter().next().flatten()
+}
+
+fn policy_of(context: &Context<'_>, pod: &Pod<'_, '_>, member: &Workload<'_>) -> Option<String> {
+    let service = member.service;
     let condition = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()?.condition);
     let is_never = match condition {
         Some(RestartCondition::None | RestartCondition::No) => true,
@@ -86,11 +93,8 @@ fn restart_policy(context: &Context<'_>, pod: &Pod<'_, '_>) -> Option<String> {
     let on_failure = condition == Some(RestartCondition::OnFailure)
         || matches!(service.restart, Some(RestartPolicy::OnFailure { .. }) if condition.is_none());
     if is_written && (is_never || on_failure) {
-        let path = if condition.is_some() {
-            pod.leader().path(&["deploy", "restart_policy", "condition"])
-        } else {
-            pod.leader().path(&["restart"])
-        };
+        let path =
+            if condition.is_some() { member.path(&["deploy", "restart_policy", "condition"]) } else { member.path(&["restart"]) };
         let message = format!("Kubernetes always restarts the containers of a {:?}", pod.kind);
         context.warn(&path, message, "a service that ends is a Job: `x-kubernetes: {kind: Job}`");
     }
@@ -117,10 +121,13 @@ fn namespaces(context: &Context<'_>, pod: &Pod<'_, '_>, spec: &mut PodSpec) {
                     );
                     context.refuse(&path, message, "make it a service, and write `service:NAME`");
                 }
-                Some(NamespaceMode::Service(_)) if attribute == "pid" => spec.share_process_namespace = Some(true),
-                Some(NamespaceMode::Service(name))
-                    if attribute == "ipc" && service.network_mode.as_ref().and_then(NamespaceMode::service).is_none() =>
-                {
+                Some(NamespaceMode::Service(name)) if attribute != "network_mode" => {
+                    if attribute == "pid" {
+                        spec.share_process_namespace = Some(true);
+                    }
+                    if service.network_mode.as_ref().and_then(NamespaceMode::service).is_some() {
+                        continue;
+                    }
                     context.warn(
                         &path,
                         format!("it is a container of the Pod of `{name}`, with which it shares its network, too"),
@@ -202,6 +209,27 @@ fn dns(context: &Context<'_>, pod: &Pod<'_, '_>) -> Option<PodDNSConfig> {
     let mut config = PodDNSConfig::default();
     for member in &pod.members {
         let service = member.service;
+        for (n, server) in service.dns.iter().enumerate() {
+            if server.parse::<std::net::IpAddr>().is_err() {
+                let message = format!("the name server `{}` is no address", labels::shortened(server));
+                context.refuse(
+                    &member.path(&["dns", &n.to_string()]),
+                    message,
+                    "Kubernetes takes addresses of name servers alone",
+                );
+            }
+        }
+        for (n, domain) in service.dns_search.iter().enumerate() {
+            if domain != "." && !names::is_subdomain(domain.trim_end_matches('.')) {
+                let message = format!("`{}` is no domain that Kubernetes searches", labels::shortened(domain));
+                context.refuse(&member.path(&["dns_search", &n.to_string()]), message, "");
+            }
+        }
+        for (n, option) in service.dns_opt.iter().enumerate() {
+            if option.is_empty() || option.starts_with(':') {
+                context.refuse(&member.path(&["dns_opt", &n.to_string()]), "an option of name servers has a name", "");
+            }
+        }
         if !service.dns.is_empty() {
             let servers = config.nameservers.get_or_insert_default();
             servers.extend(service.dns.iter().filter(|server| !servers.contains(server)).cloned().collect::<Vec<_>>());

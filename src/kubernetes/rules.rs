@@ -2,9 +2,9 @@
 
 use super::context::Context;
 use super::labels::shortened;
-use super::names;
 use super::object::{Made, Object};
 use super::quantity;
+use super::{limits, names};
 use crate::compose::node::At;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Probe, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -22,8 +22,8 @@ pub fn judge(context: &Context<'_>, objects: &[Made]) {
     for made in objects {
         let rules = Rules { context, made };
         let key = (made.object.kind(), made.object.name());
-        if names.insert(key, made.at).is_some() {
-            rules.refuse(format!("two objects would both be the {} `{}`", key.0, key.1), "give one of them another name");
+        if let Some(other) = names.insert(key, made.at) {
+            context.refuse_twice(made, &other);
         }
         rules.object();
     }
@@ -96,6 +96,7 @@ impl Rules<'_, '_> {
             }
             _ => {}
         }
+        limits::of(object).into_iter().for_each(|why| self.wrong(why));
         if object.template().is_some() && object.to_json().to_string().len() > OBJECT {
             self.wrong("it is larger than 1.5 MiB");
         }

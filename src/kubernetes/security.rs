@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::labels::some;
 use super::workload::{Pod, Workload};
+use crate::compose::model::VolumeKind;
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Capabilities, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext, Sysctl,
 };
@@ -74,6 +75,7 @@ fn security_option(context: &Context<'_>, path: &[&str], option: &str, security:
             let message = format!("the seccomp profile {file} is a file of this machine: it is left out");
             context.warn(path, message, "a profile has to be on every node, beneath the kubelet's seccomp directory");
         }
+        ("apparmor", "") => context.refuse(path, "the AppArmor profile has no name", "write `apparmor=PROFILE`"),
         ("apparmor", profile) if context.has(30) => {
             security.app_armor_profile = Some(match profile {
                 "unconfined" => AppArmorProfile { type_: "Unconfined".into(), localhost_profile: None },
@@ -153,6 +155,32 @@ pub fn pod(context: &Context<'_>, pod: &Pod<'_, '_>) -> Option<PodSecurityContex
     security.supplemental_groups = some(groups);
     security.sysctls = some(sysctls);
     (security != PodSecurityContext::default()).then_some(security)
+}
+
+/// Warns of users that may not be able to write to a volume: Docker copies the owner of the image's directory, Kubernetes does not.
+pub fn judge_owners(context: &Context<'_>, pod: &Pod<'_, '_>) {
+    if pod.leader().label("security-context.fsgroup").is_some() {
+        return;
+    }
+    for member in &pod.members {
+        let user = member.service.user.as_deref().unwrap_or_default();
+        let id = user.split(':').next().unwrap_or_default();
+        if matches!(id, "" | "0" | "root") {
+            continue;
+        }
+        for (n, volume) in member.service.volumes.iter().enumerate() {
+            if volume.kind != VolumeKind::Volume || volume.source.is_none() || volume.read_only {
+                continue;
+            }
+            let message = format!(
+                "a new claim belongs to root with most drivers of storage: the user `{}` cannot write to it",
+                super::labels::shortened(id)
+            );
+            let help =
+                format!("the label `kompose.security-context.fsgroup: GID` of `{}` gives it to a group", pod.leader().name);
+            context.warn(&member.path(&["volumes", &n.to_string()]), message, help);
+        }
+    }
 }
 
 pub fn is_on_host_network(pod: &Pod<'_, '_>) -> bool {

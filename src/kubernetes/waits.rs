@@ -94,6 +94,11 @@ fn wait(
     }
     if other.kind.ends() {
         // Nobody reaches a Job by name, and its start is no condition to wait for.
+        let message = format!(
+            "`{}` is a {:?}, which has neither a name nor a state of health: this one does not wait for it",
+            target.name, other.kind
+        );
+        context.warn(path, message, "`service_completed_successfully` waits for a Job's end");
         return None;
     }
     let host = services::awaited(context, target, other, dependency.condition);
@@ -192,8 +197,10 @@ fn account(context: &Context<'_>, name: &str, target: &Workload<'_>) {
         ..PolicyRule::default()
     };
     context.share(Made::new(Role { metadata: metadata(context, ACCOUNT, labels.clone()), rules: Some(vec![rule]) }, target.at));
+    // Each account has a binding of its own.
+    let binding_name = if name == ACCOUNT { ACCOUNT.to_string() } else { names::dns(&format!("{ACCOUNT}-{name}")) };
     let binding = RoleBinding {
-        metadata: metadata(context, ACCOUNT, labels),
+        metadata: metadata(context, &binding_name, labels),
         role_ref: RoleRef { api_group: Some("rbac.authorization.k8s.io".into()), kind: "Role".into(), name: ACCOUNT.into() },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".into(),

@@ -1,9 +1,9 @@
 //! `wharf kubernetes export`.
 
-use super::made;
+use super::{made, written};
 use crate::cli::project;
 use crate::cli::{Failure, Global, Outcome};
-use crate::kubernetes::{self, Format, Options, OutputFile, Version};
+use crate::kubernetes::{self, Format, Options, Version};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub struct Export {
     #[arg(long, default_value = "yaml", value_name = "FORMAT")]
     format: Format,
     /// Namespace to write into every object; by default `kubectl` chooses it.
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = kubernetes::namespace)]
     namespace: Option<String>,
     /// The oldest version of Kubernetes that has to take the objects.
     #[arg(long, default_value = "1.30", value_name = "VERSION")]
@@ -69,7 +69,7 @@ pub fn run(global: &Global, command: &Export) -> Outcome {
         return print(&kubernetes::text(&objects, command.format));
     }
     let files = kubernetes::files(&objects, command.format, &loaded.project.name);
-    write(&command.output, &files)?;
+    written::write(&command.output, &files)?;
     eprintln!("{} files in {}", files.len(), command.output.display());
     Ok(())
 }
@@ -82,41 +82,4 @@ fn print(text: &str) -> Outcome {
         }
         _ => Ok(()),
     }
-}
-
-/// Writes the files. Those that an earlier export left, and that this one does not have, would still be applied: they are named.
-fn write(directory: &Path, files: &[OutputFile]) -> Outcome {
-    let failed = |path: &Path, error: std::io::Error| Failure::Message(format!("writing {}: {error}", path.display()));
-    for file in files {
-        let path = directory.join(&file.path);
-        let parent = path.parent().unwrap_or(directory);
-        std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
-        // Complete or not at all: who applies the directory meanwhile gets no half of a file.
-        let draft = parent.join(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
-        std::fs::write(&draft, &file.text).and_then(|()| std::fs::rename(&draft, &path)).map_err(|error| {
-            let _ = std::fs::remove_file(&draft);
-            failed(&path, error)
-        })?;
-    }
-    let mut left: Vec<String> = stale(directory, files);
-    left.sort();
-    if !left.is_empty() {
-        eprintln!("warning: files that are not of this export are in {}: {}", directory.display(), left.join(", "));
-    }
-    Ok(())
-}
-
-fn stale(directory: &Path, files: &[OutputFile]) -> Vec<String> {
-    let mut left = Vec::new();
-    for part in ["", "templates/"] {
-        let Ok(entries) = directory.join(part).read_dir() else { continue };
-        for entry in entries.flatten() {
-            let name = format!("{part}{}", entry.file_name().to_string_lossy());
-            let is_object = [".yaml", ".yml", ".json"].into_iter().any(|ending| name.ends_with(ending));
-            if is_object && !files.iter().any(|file| file.path == name) {
-                left.push(crate::printable::line(&name).into_owned());
-            }
-        }
-    }
-    left
 }

@@ -15,6 +15,7 @@ mod made;
 mod read;
 mod rollout;
 mod status;
+mod written;
 
 use super::signals::or_cancelled;
 use super::{Global, Outcome};

@@ -59,11 +59,15 @@ fn mapping(context: &Context<'_>, node: &Node, keys: &'static [Key], prefix: &st
         let of_service = path.strip_prefix("jobs.*.").map(|rest| format!("services.*.{rest}"));
         let known = by_path().get(path.as_str()).or_else(|| by_path().get(of_service.as_deref()?));
         match known {
-            Some(outcome) => act(context, name, entry, *outcome),
+            Some(outcome) => act(context, shown(&path, name), entry, *outcome),
             None => match inner(&key.t) {
                 (Some(keys), ".*.") => {
-                    for (_, item) in entry.node.as_map().into_iter().flatten() {
-                        mapping(context, &item.node, keys, &format!("{path}.*."));
+                    for (name, item) in entry.node.as_map().into_iter().flatten() {
+                        let prefix = format!("{path}.*.");
+                        match item.node.as_map() {
+                            Some(_) => mapping(context, &item.node, keys, &prefix),
+                            None => short(context, name, item, keys, &prefix),
+                        }
                     }
                 }
                 (Some(keys), "[].") => {
@@ -75,6 +79,27 @@ fn mapping(context: &Context<'_>, node: &Node, keys: &'static [Key], prefix: &st
                 (None, _) => {}
             },
         }
+    }
+}
+
+/// An item in its short form: `nofile: 1024`. It says what the first attribute that is warned of says.
+fn short(context: &Context<'_>, name: &str, item: &Entry, keys: &[Key], prefix: &str) {
+    let outcomes = keys.iter().filter_map(|key| {
+        let path = format!("{prefix}{}", key.name);
+        Some((by_path().get(path.as_str())?, path))
+    });
+    let found = outcomes.into_iter().find(|(outcome, _)| matches!(outcome, AttributeOutcome::Warned(_)));
+    if let Some((outcome, path)) = found {
+        act(context, shown(&path, name), item, *outcome);
+    }
+}
+
+/// The word by which a file has an attribute: that of the whole where the short form does not name its parts.
+pub fn shown<'n>(path: &str, name: &'n str) -> &'n str {
+    match path {
+        "services.*.devices[].source" => "devices",
+        "services.*.ulimits.*.soft" => "ulimits",
+        _ => name,
     }
 }
 

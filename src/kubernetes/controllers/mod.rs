@@ -7,7 +7,7 @@ use super::labels::{Labels, add, label_selector, metadata, of_workload, selector
 use super::object::{Made, Object};
 use super::pod::{is_exclusive, template};
 use super::workload::{Kind, Pod, Pods};
-use super::{kompose, quantity};
+use super::{kompose, names, quantity};
 use crate::compose::model::{RestartPolicy, UpdateConfig};
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet,
@@ -22,6 +22,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+/// The longest name of a StatefulSet and of a CronJob: what they make has longer ones.
+const LONGEST: usize = 52;
+/// Kubernetes' own deadline of a Deployment, in seconds.
+const DEADLINE: i32 = 600;
+
 pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>, made: &mut Vec<Made>) {
     let leader = pod.leader();
     let template = template(context, pod, pods);
@@ -30,7 +35,7 @@ pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>
         add(context, &leader.path(&["deploy", "labels"]), &deploy.labels, &mut own, &mut annotations);
     }
     own.extend(of_workload(context, leader));
-    let metadata = ObjectMeta { annotations: some(annotations), ..metadata(context, &leader.object, own) };
+    let metadata = ObjectMeta { annotations: some(annotations), ..metadata(context, &name_of(pod), own) };
     let selector = label_selector(selector(context, pod));
     let replicas = i32::try_from(pod.replicas()).unwrap_or(i32::MAX);
     let has_autoscaler = autoscaler(context, pod, made);
@@ -48,6 +53,10 @@ pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>
                 template,
                 strategy,
                 min_ready_seconds: ready_seconds(pod),
+                // It has to be longer than a replica takes.
+                progress_deadline_seconds: ready_seconds(pod)
+                    .filter(|seconds| *seconds >= DEADLINE)
+                    .map(|seconds| seconds.saturating_add(DEADLINE)),
                 ..DeploymentSpec::default()
             };
             Deployment { metadata, spec: Some(spec), status: None }.into()
@@ -78,6 +87,12 @@ pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>
         }
     };
     made.push(Made::new(object, leader.at));
+}
+
+/// The name of a Pod's controller. Pods of a StatefulSet have a label of its name and a digest.
+fn name_of(pod: &Pod<'_, '_>) -> String {
+    let name = &pod.leader().object;
+    if pod.kind == Kind::StatefulSet { names::cut(name, LONGEST) } else { name.clone() }
 }
 
 /// The order of an update.
@@ -199,7 +214,7 @@ fn autoscaler(context: &Context<'_>, pod: &Pod<'_, '_>, made: &mut Vec<Made>) ->
         scale_target_ref: CrossVersionObjectReference {
             api_version: Some("apps/v1".into()),
             kind: format!("{:?}", pod.kind),
-            name: leader.object.clone(),
+            name: name_of(pod),
         },
         behavior: None,
     };

@@ -5,14 +5,13 @@ use super::super::kompose;
 use super::super::names;
 use super::super::object::Made;
 use super::super::workload::Pod;
+use super::LONGEST;
 use crate::compose::model::{Concurrency, MissedFires};
 use crate::compose::node::Node;
 use crate::cron::Cron;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// A CronJob's name is 11 characters shorter than others: those of its Jobs are longer.
-const LONGEST: usize = 52;
 /// How long after its time a run may begin that makes up for nothing.
 const LATE: i64 = 60;
 
@@ -73,6 +72,10 @@ fn zone_of(context: &Context<'_>, path: &[&str], zone: Option<&str>) -> Option<S
 fn five_fields(cron: &Cron) -> String {
     let text = cron.to_string();
     let Some((rest, days)) = text.rsplit_once(char::is_whitespace) else { return text };
+    if days.contains('7') && days.contains('/') {
+        let days: Vec<String> = (0..7).filter(|day| cron.has_weekday(*day)).map(|day| day.to_string()).collect();
+        return format!("{rest} {}", days.join(","));
+    }
     let parts = days.split(',').map(|part| match part.split_once('-') {
         Some((from, "7")) => format!("{from}-6,0"),
         _ if part == "7" => "0".to_string(),
@@ -108,8 +111,15 @@ mod tests {
 
     #[test]
     fn sunday_is_nought() {
-        let table =
-            [("0 3 * * 7", "0 3 * * 0"), ("0 3 * * 5-7", "0 3 * * 5-6,0"), ("0 3 * * 1,7", "0 3 * * 1,0"), ("@daily", "@daily")];
+        let table = [
+            ("0 3 * * 7", "0 3 * * 0"),
+            ("0 3 * * 5-7", "0 3 * * 5-6,0"),
+            ("0 3 * * 1,7", "0 3 * * 1,0"),
+            ("0 3 * * 1-7/2", "0 3 * * 0,1,3,5"),
+            ("0 3 * * 7/1", "0 3 * * 0"),
+            ("0 3 * * */7", "0 3 * * 0"),
+            ("@daily", "@daily"),
+        ];
         for (text, written) in table {
             assert_eq!(five_fields(&text.parse().expect(text)), written);
         }

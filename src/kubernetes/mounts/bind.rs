@@ -1,6 +1,7 @@
 //! Bind mounts: a file of this machine is a ConfigMap; a directory has no counterpart, and the label `kompose.volume.type` chooses one.
 
 use super::super::context::Context;
+use super::super::labels::shortened;
 use super::super::names;
 use super::super::sources::{Content, Found};
 use super::super::workload::Workload;
@@ -37,9 +38,10 @@ pub fn bind(
         }
         Some("emptydir") => return Some(mount(mounts.own(workload, &volume.target, disk()), &volume.target)),
         Some("persistentvolumeclaim") if !matches!(context.file(source), Found::File(_)) => {
-            let name = names::dns(&format!("{}-{}", workload.object, last(source)));
+            let name = unique(context, source, &names::dns(&format!("{}-{}", workload.object, last(source))));
             claim::of_directory(
                 context,
+                source,
                 &name,
                 workload.service.labels.get("kompose.volume.size").map(String::as_str),
                 context.place(path),
@@ -123,10 +125,10 @@ fn file(
     mount
 }
 
-/// Two files of one name in two directories are two ConfigMaps.
+/// Two files or directories of one name in two directories are two ConfigMaps, or two claims.
 fn unique(context: &Context<'_>, source: &str, name: &str) -> String {
-    let is_other =
-        |other: &&String| **other != source && last(other) == last(source) && matches!(context.file(other), Found::File(_));
+    let own = names::dns(last(source));
+    let is_other = |other: &&String| **other != source && names::dns(last(other)) == own;
     match context.options.files.keys().filter(is_other).count() {
         0 => name.to_string(),
         _ => names::dns(&format!("{name}-{}", source.trim_start_matches('/').replace('/', "-"))),
@@ -142,13 +144,17 @@ fn directory(
     path: &[&str],
 ) -> VolumeMount {
     let source = volume.source.as_deref().unwrap_or_default();
-    let name = names::dns(&format!("{}-{}", workload.object, last(source)));
-    let mut contents = BTreeMap::new();
+    let name = unique(context, source, &names::dns(&format!("{}-{}", workload.object, last(source))));
+    let mut contents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut items = Vec::new();
     for (file, content) in files {
         let key = names::key(file);
         items.push(KeyToPath { key: key.clone(), path: file.clone(), mode: objects::mode(content) });
-        contents.insert(key, content.bytes.clone());
+        if contents.insert(key.clone(), content.bytes.clone()).is_some() {
+            let message =
+                format!("two files of {source} would both be the key `{key}` of a ConfigMap: one is `{}`", shortened(file));
+            context.refuse(path, message, "give one of them another name");
+        }
     }
     let is_plain = items.iter().all(|item| item.key == item.path && item.mode.is_none());
     context.share(objects::config_map(context, &name, contents, context.place(path), &indexmap::IndexMap::new()));

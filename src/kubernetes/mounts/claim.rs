@@ -101,7 +101,7 @@ fn claim(context: &Context<'_>, name: &str, key: &str, mode: &str) -> Persistent
 }
 
 /// A claim for a directory of one service, which the label `kompose.volume.type: persistentVolumeClaim` asks for.
-pub fn of_directory(context: &Context<'_>, name: &str, size: Option<&str>, at: crate::compose::node::At) {
+pub fn of_directory(context: &Context<'_>, source: &str, name: &str, size: Option<&str>, at: crate::compose::node::At) {
     let mut of_claim = of_project(context);
     of_claim.insert(labels::NAME.into(), name.into());
     let size = Quantity(size.unwrap_or(SIZE).to_string());
@@ -114,17 +114,21 @@ pub fn of_directory(context: &Context<'_>, name: &str, size: Option<&str>, at: c
         }),
         status: None,
     };
-    context.share(Made::new(claim, at));
+    context.share_of(Made::new(claim, at), source);
 }
 
 /// The name of a volume's claim: its own where the file gives it one, else its key.
 fn name(context: &Context<'_>, key: &str) -> String {
     let project = context.project();
-    let given = project.volumes.get(key).map(|volume| volume.name.as_str()).filter(|name| !name.is_empty());
-    match given {
-        Some(given) if given != format!("{}_{key}", project.name) => names::dns(given),
-        _ => names::dns(key),
+    let volume = project.volumes.get(key);
+    let given = volume.map(|volume| volume.name.as_str()).filter(|name| !name.is_empty());
+    let given = given.filter(|given| *given != format!("{}_{key}", project.name));
+    if volume.is_some_and(|volume| volume.external) {
+        let name = given.unwrap_or(key);
+        context.refuse_external(&["volumes", key], name);
+        return name.to_string();
     }
+    given.map_or_else(|| names::dns(key), names::given)
 }
 
 /// A named volume as the volume of a Pod.
@@ -157,6 +161,14 @@ pub fn source(context: &Context<'_>, key: &str) -> Volume {
             let size = option("o").split(',').find_map(|word| word.strip_prefix("size=")).and_then(crate::units::bytes);
             let size_limit = size.map(crate::units::ByteSize).and_then(quantity::bytes);
             context.warn(&path, format!("the volume `{key}` is in memory: in Kubernetes each Pod has one of its own"), "");
+            let is_known = |word: &&str| word.is_empty() || word.split_once('=').is_some_and(|(name, _)| name == "size");
+            let lost: Vec<&str> =
+                option("o").split(',').filter(|word| !is_known(word) || size.is_none() && !word.is_empty()).collect();
+            if !lost.is_empty() {
+                let message =
+                    format!("`{}` of a volume in memory has no counterpart in Kubernetes and is left out", lost.join(","));
+                context.warn(&path, message, "");
+            }
             let source = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit };
             Volume { empty_dir: Some(source), ..Volume::default() }
         }

@@ -121,7 +121,7 @@ impl Mounts {
         let mut size = None;
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
-                Some(("size", text)) => size = units::bytes(text).map(ByteSize),
+                Some(("size", text)) if units::bytes(text).is_some() => size = units::bytes(text).map(ByteSize),
                 _ if matches!(option, "rw" | "nosuid" | "nodev" | "noexec" | "exec" | "mode=1777" | "mode=777" | "mode=0777") => {
                 }
                 _ => context.warn(path, format!("the option `{option}` of a tmpfs has no counterpart in Kubernetes"), ""),
@@ -145,6 +145,10 @@ impl Mounts {
         if is_owned(&file.uid) || is_owned(&file.gid) {
             let help = "`group_add: [GID]` makes it readable to a group; the mode is 0444 where the file names none";
             context.warn(&path, "files of ConfigMaps and Secrets belong to root: `uid` and `gid` are left out", help);
+        }
+        if file.mode.is_some_and(|mode| mode & !0o777 != 0) {
+            let message = "files of ConfigMaps and Secrets have no bits for another user or group: these of `mode` are left out";
+            context.warn(&path, message, "");
         }
         let items =
             file.mode.map(|mode| vec![KeyToPath { key: key.clone(), path: key.clone(), mode: i32::try_from(mode & 0o777).ok() }]);

@@ -21,11 +21,14 @@ pub fn object(context: &Context<'_>, section: &'static str, source: &str, used_a
         return None;
     };
     let given = Some(object.name.as_str()).filter(|name| !name.is_empty() && *name != format!("{}_{source}", project.name));
-    let name = names::dns(given.unwrap_or(source));
     let key = names::key(source);
     if object.external {
+        // It is there already: another name would be another object.
+        let name = given.unwrap_or(source).to_string();
+        context.refuse_external(&[section, source], &name);
         return Some((name, key));
     }
+    let name = given.map_or_else(|| names::dns(source), names::given);
     let path = [section, source];
     let bytes = content(context, section, source, object)?;
     let at = context.place(&path);
@@ -50,6 +53,10 @@ fn content(context: &Context<'_>, section: &'static str, source: &str, object: &
             context.refuse(&[section, source, "environment"], message, "set it, or put it into .env");
         }
         return content.map(|content| content.clone().into_bytes());
+    }
+    // The loader lets none pass that says nothing: this one's content is empty.
+    if object.file.is_none() && object.driver.is_none() {
+        return Some(Vec::new());
     }
     let Some(file) = &object.file else {
         let message = format!("the {what} `{source}` has no content");

@@ -1,7 +1,7 @@
 //! `kompose.service.expose`: an Ingress to the service's first port.
 
 use super::super::context::Context;
-use super::super::labels::{metadata, of_workload};
+use super::super::labels::{metadata, of_workload, shortened};
 use super::super::names;
 use super::super::object::Made;
 use super::super::workload::Workload;
@@ -33,11 +33,18 @@ pub fn ingress(context: &Context<'_>, workload: &Workload<'_>) -> Option<Made> {
         resource: None,
     };
     let default_path = workload.label("service.expose.path").unwrap_or("/");
+    if !default_path.starts_with('/') {
+        let path = workload.path(&["labels", "kompose.service.expose.path"]);
+        context.refuse(&path, format!("the path `{}` has to begin with `/`", shortened(default_path)), "");
+    }
     let rule = |host: &str| {
         let (host, at) = host.split_once('/').map_or((host, default_path.to_string()), |(host, at)| (host, format!("/{at}")));
         // `true` is any host.
         let host = Some(host.to_ascii_lowercase()).filter(|host| host != "true");
-        if host.as_deref().is_some_and(|host| !names::is_subdomain(host.strip_prefix("*.").unwrap_or(host))) {
+        let is_name = |host: &str| {
+            names::is_subdomain(host.strip_prefix("*.").unwrap_or(host)) && host.parse::<std::net::IpAddr>().is_err()
+        };
+        if host.as_deref().is_some_and(|host| !is_name(host)) {
             context.refuse(&path, format!("`{}` is no host's name", host.as_deref().unwrap_or_default()), "");
         }
         let path = HTTPIngressPath { backend: backend.clone(), path: Some(at), path_type: "Prefix".into() };

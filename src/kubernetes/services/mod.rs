@@ -157,11 +157,18 @@ fn published(context: &Context<'_>, pod: &Pod<'_, '_>, workload: &Workload<'_>) 
         if port.host_ip.as_deref().is_some_and(|address| !matches!(address, "" | "0.0.0.0" | "::")) {
             context.warn(&path, "a balancer has addresses of its own: `host_ip` is left out", "");
         }
-        // One of several, or any: the balancer has the container's own.
-        let number = port.published.as_deref().and_then(|text| text.parse::<u16>().ok()).filter(|number| *number > 0);
         let declared = ports::Declared::of(port);
         let list = by_protocol.entry(port.protocol.as_str()).or_default();
-        let made = declared.of_service(number.unwrap_or(port.target));
+        let number = ports::number(port).unwrap_or_else(|| {
+            let number = ports::free(workload, port, list);
+            // One of several, or any: the balancer has the container's own.
+            if let Some(range) = port.published.as_deref().filter(|text| !matches!(*text, "" | "0")) {
+                let message = format!("a balancer takes no one of {range}: it has port {number}");
+                context.warn(&path, message, "write one number");
+            }
+            number
+        });
+        let made = declared.of_service(number);
         if !list.contains(&made) {
             list.push(made);
         }

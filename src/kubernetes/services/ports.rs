@@ -42,6 +42,23 @@ impl Declared {
     }
 }
 
+/// The one number that a port is published by.
+pub fn number(port: &Port) -> Option<u16> {
+    port.published.as_deref().and_then(|text| text.parse::<u16>().ok()).filter(|number| *number > 0)
+}
+
+/// The number of a port that has none in the file: the container's own, or the next that no other is published by.
+pub fn free(workload: &Workload<'_>, port: &Port, made: &[ServicePort]) -> u16 {
+    let same: Vec<&Port> = workload.service.ports.iter().filter(|other| other.protocol == port.protocol).collect();
+    // A port that is written twice is one.
+    let of_others = same.iter().filter(|other| other.target != port.target || number(other).is_some());
+    let taken: HashSet<u16> = of_others
+        .filter_map(|other| number(other))
+        .chain(made.iter().filter(|made| made.target_port.is_some()).filter_map(|made| u16::try_from(made.port).ok()))
+        .collect();
+    (port.target..=u16::MAX).chain(1..port.target).find(|number| !taken.contains(number)).unwrap_or(port.target)
+}
+
 fn default_name(port: u16, protocol: Protocol) -> String {
     format!("{protocol}-{port}")
 }

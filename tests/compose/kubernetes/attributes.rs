@@ -4,7 +4,7 @@ use super::export;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use wharf::compose::schema::{Key, PROJECT, SERVICE, find};
-use wharf::kubernetes::attributes::{AttributeOutcome, TABLE, inner};
+use wharf::kubernetes::attributes::{AttributeOutcome, TABLE, inner, shown};
 
 /// Beside each case's Compose file.
 const FILES: [(&str, &str); 5] = [
@@ -77,6 +77,7 @@ fn wrong(case: &Case) -> Vec<String> {
     }
     for attribute in &case.attributes {
         let name = attribute.rsplit(['.', ']']).next().unwrap_or_default();
+        let name = shown(attribute, name);
         let (left_out, refused) = (format!("`{name}` is left out: "), format!("`{name}` cannot be exported: "));
         let is_right = match outcome(attribute) {
             Some(AttributeOutcome::Warned(why)) => exported.findings.contains(&format!("warning: {left_out}{why}")),

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod cases;
+mod refused;
 
 use crate::support::Files;
 use serde_json::Value as Json;
@@ -49,8 +50,10 @@ pub fn export_loaded(options: &LoadOptions, version: &str) -> Outcome {
 }
 
 fn found(path: &Path) -> Found {
-    match path.is_dir() {
-        true => Found::Directory(BTreeMap::new()),
-        false => std::fs::read(path).map_or(Found::Absent, |bytes| Found::File(Content { bytes, is_executable: false })),
-    }
+    let content = |path: &Path| std::fs::read(path).map(|bytes| Content { bytes, is_executable: false });
+    let Ok(entries) = path.read_dir() else { return content(path).map_or(Found::Absent, Found::File) };
+    let files = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_string_lossy().into_owned(), content(&entry.path()).ok()?)));
+    Found::Directory(files.collect())
 }
