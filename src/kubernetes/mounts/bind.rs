@@ -6,11 +6,12 @@ use super::super::names;
 use super::super::sources::{Content, Found};
 use super::super::workload::Workload;
 use super::{Mounts, claim, disk, mount, objects};
-use crate::compose::model::ServiceVolume;
+use crate::compose::model::{ServiceVolume, VolumeKind};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, HostPathVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
 };
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The sockets of container engines: nothing in a cluster answers there.
 const ENGINES: [&str; 4] =
@@ -38,7 +39,7 @@ pub fn bind(
         }
         Some("emptydir") => return Some(mount(mounts.own(workload, &volume.target, disk()), &volume.target)),
         Some("persistentvolumeclaim") if !matches!(context.file(source), Found::File(_)) => {
-            let name = unique(context, source, &names::dns(&format!("{}-{}", workload.object, last(source))));
+            let name = name_of(context, workload, source);
             claim::of_directory(
                 context,
                 source,
@@ -109,7 +110,7 @@ fn file(
         context.warn(path, message, "add `:ro` where that is meant");
     }
     let key = names::key(last(source));
-    let name = unique(context, source, &names::dns(&format!("{}-{}", workload.object, last(source))));
+    let name = name_of(context, workload, source);
     context.share(objects::config_map(
         context,
         &name,
@@ -125,14 +126,18 @@ fn file(
     mount
 }
 
-/// Two files or directories of one name in two directories are two ConfigMaps, or two claims.
-fn unique(context: &Context<'_>, source: &str, name: &str) -> String {
+/// The name of the object of a file or a directory. Where a service mounts several of one name, the first has the short one.
+fn name_of(context: &Context<'_>, workload: &Workload<'_>, source: &str) -> String {
+    let name = names::dns(&format!("{}-{}", workload.object, last(source)));
     let own = names::dns(last(source));
-    let is_other = |other: &&String| **other != source && names::dns(last(other)) == own;
-    match context.options.files.keys().filter(is_other).count() {
-        0 => name.to_string(),
-        _ => names::dns(&format!("{name}-{}", source.trim_start_matches('/').replace('/', "-"))),
+    let binds = workload.service.volumes.iter().filter(|volume| volume.kind == VolumeKind::Bind);
+    let first = binds.filter_map(|volume| volume.source.as_deref()).find(|source| names::dns(last(source)) == own);
+    if first.is_none_or(|first| first == source) {
+        return name;
     }
+    let relative =
+        Path::new(source).strip_prefix(&context.loaded.directory).map_or_else(|_| source.into(), Path::to_string_lossy);
+    names::dns(&format!("{name}-{}", relative.trim_start_matches('/').replace('/', "-")))
 }
 
 fn directory(
@@ -144,7 +149,7 @@ fn directory(
     path: &[&str],
 ) -> VolumeMount {
     let source = volume.source.as_deref().unwrap_or_default();
-    let name = unique(context, source, &names::dns(&format!("{}-{}", workload.object, last(source))));
+    let name = name_of(context, workload, source);
     let mut contents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut items = Vec::new();
     for (file, content) in files {

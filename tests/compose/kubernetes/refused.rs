@@ -9,7 +9,7 @@ fn one(compose: &str) -> Outcome {
 /// Two things of one name: the content of one would be lost.
 #[test]
 fn names_that_collide_are_refused_with_both_places() {
-    let files = [("a_b.conf", "one\n"), ("a-b.conf", "two\n"), ("ok.env", "A=1\nB=2\n")];
+    let files = [("b-c.conf", "one\n"), ("c.conf", "two\n"), ("ok.env", "A=1\nB=2\n")];
     let table = [
         (
             "services: {web: {image: a, configs: [my_conf, my-conf]}}\nconfigs: {my_conf: {content: one}, my-conf: {content: two}}\n",
@@ -27,9 +27,9 @@ fn names_that_collide_are_refused_with_both_places() {
             "note: the other",
         ),
         (
-            "services: {web: {image: a, volumes: [\"./a_b.conf:/x:ro\", \"./a-b.conf:/y:ro\"]}}\n",
-            "1:58: error: two objects would both be the ConfigMap",
-            "1:38: note: the other",
+            "services: {a: {image: a, volumes: [\"./b-c.conf:/x:ro\"]}, a-b: {image: a, volumes: [\"./c.conf:/y:ro\"]}}\n",
+            "1:84: error: two objects would both be the ConfigMap `a-b-c-conf`",
+            "1:36: note: the other",
         ),
     ];
     for (compose, wanted, other) in table {
@@ -55,8 +55,17 @@ fn directories_of_one_name_are_two() {
         let files: Vec<(&str, &str)> = [("compose.yaml", compose.as_str())].into_iter().chain(files).collect();
         let out = export(&files, "1.35");
         assert!(!out.is_refused, "{}", out.findings);
-        assert_eq!(out.objects.iter().filter(|object| object.kind() == wanted).count(), 2, "{kind}");
+        let names: Vec<&str> = out.objects.iter().filter(|object| object.kind() == wanted).map(|object| object.name()).collect();
+        assert_eq!(names, ["web-conf", "web-conf-d2-conf"], "{kind}");
     }
+}
+
+#[test]
+fn files_of_one_name_are_two() {
+    let compose = "services: {web: {image: a, volumes: [\"./a_b.conf:/x:ro\", \"./a-b.conf:/y:ro\"]}}\n";
+    let out = export(&[("compose.yaml", compose), ("a_b.conf", "one\n"), ("a-b.conf", "two\n")], "1.35");
+    assert_eq!(out.at("ConfigMap/web-a-b-conf", "/data"), Some(&serde_json::json!({"a_b.conf": "one\n"})), "{}", out.findings);
+    assert_eq!(out.at("ConfigMap/web-a-b-conf-a-b-conf", "/data"), Some(&serde_json::json!({"a-b.conf": "two\n"})));
 }
 
 #[test]
