@@ -17,7 +17,7 @@ pub struct Context<'a> {
     pub options: &'a Options,
     findings: RefCell<Vec<Diagnostic>>,
     /// Objects that several workloads use, by kind and name, each with what it was made of.
-    shared: RefCell<BTreeMap<(&'static str, String), (Made, String)>>,
+    shared: RefCell<BTreeMap<String, (Made, String)>>,
     /// Whether networks separate the project's Pods: asked for every Pod.
     pub is_separated: OnceCell<bool>,
 }
@@ -103,9 +103,9 @@ impl<'a> Context<'a> {
     /// As [`Context::share`]; objects of two origins differ although they look the same: claims are not what is in them.
     pub fn share_of(&self, made: Made, origin: &str) {
         let mut shared = self.shared.borrow_mut();
-        let (kind, name) = (made.object.kind(), made.object.name().to_string());
-        match shared.get(&(kind, name.clone())) {
-            None => drop(shared.insert((kind, name), (made, origin.to_string()))),
+        let key = format!("{}/{}", made.object.kind(), made.object.name());
+        match shared.get(&key) {
+            None => drop(shared.insert(key, (made, origin.to_string()))),
             Some((known, of)) if known.object == made.object && of == origin => {}
             Some((known, _)) => self.refuse_twice(&made, &known.at),
         }
