@@ -116,7 +116,7 @@ fn what_is_not_the_projects_is_left_alone() {
     room.server.put("secrets", "pw", of("other", "wharf"));
     let refused = room.kubernetes(&["apply", "--no-wait"]);
     refused.fails(1, &["the Secret `pw` of the namespace `default` belongs to the project `other`", "--force-conflicts"]);
-    room.server.put("secrets", "pw", json!({"metadata": {"name": "pw", "managedFields": [{"manager": "helm"}]}}));
+    room.server.put("secrets", "pw", json!({"metadata": {"name": "pw", "uid": "x", "managedFields": [{"manager": "helm"}]}}));
     room.kubernetes(&["apply", "--no-wait"]).fails(1, &["belongs to somebody else (helm)"]);
     assert_eq!(room.server.object("secrets", "pw")["metadata"]["managedFields"][0]["manager"], "helm");
     room.kubernetes(&["apply", "--no-wait", "--force-conflicts"]).ok();

@@ -99,6 +99,23 @@ fn a_process_that_ends_before_its_input_does_loses_no_output() {
     assert_eq!(stack.api("DELETE", "/v1.45/containers/top?force=1", None).0, 204);
 }
 
+/// Each of several clients that have attached before the start has its input taken.
+#[test]
+fn everybody_who_has_attached_is_heard() {
+    let stack = Stack::new("nothing");
+    for round in 0..3 {
+        let name = format!("heard{round}");
+        run(&stack, &name, json!({"Cmd": ["head", "-n", "20"]}));
+        let attach = format!("/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1");
+        let mut clients: Vec<_> = (0..20).map(|_| hijacked(&stack, &attach, None).1).collect();
+        assert_eq!(post(&stack, &format!("/containers/{name}/start")).0, 204);
+        clients.iter_mut().for_each(|stream| stream.write_all(b"heard\n").expect("input"));
+        let shown = rest(clients.remove(0));
+        assert_eq!(String::from_utf8_lossy(&shown).matches("heard\n").count(), 20, "round {round}");
+        assert_eq!(stack.api("DELETE", &format!("/v1.45/containers/{name}?force=1"), None).0, 204);
+    }
+}
+
 #[test]
 fn an_execs_streams_are_as_the_client_asks_for_them() {
     let stack = Stack::new("nothing");

@@ -121,9 +121,11 @@ impl Engine {
                 MonitorEvent::Status { .. } => {}
                 MonitorEvent::Held { reader } => locked(&container.live).followers.held(reader),
                 MonitorEvent::Input => {
+                    // Each has asked: all are answered by the first answer, and nobody waits for the others.
                     let waiting = std::mem::take(&mut locked(&container.live).input);
-                    let mut fd = fds.into_iter().next();
-                    waiting.into_iter().for_each(|sender| drop(sender.send(fd.take())));
+                    let fd = fds.into_iter().next();
+                    let copied = || fd.as_ref().and_then(|fd| fd.try_clone().ok());
+                    waiting.into_iter().for_each(|sender| drop(sender.send(copied())));
                 }
                 MonitorEvent::Mount => {
                     if let Some(sender) = locked(&container.live).mounts.pop_front() {
