@@ -1,4 +1,4 @@
-//! FollowedLog a container's output: read from its log as it grows, for as long as the client listens. The log waits for it.
+//! Following a container's output: read from its log as it grows, for as long as the client listens. The log waits for it.
 
 use super::exec::frame_header;
 use crate::engine::containers::followers::Lease;

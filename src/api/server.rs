@@ -116,7 +116,7 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> 
         }
     };
     let headers = response.headers_mut();
-    headers.insert("Api-ApiVersion", HeaderValue::from_static(API_VERSION));
+    headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
@@ -279,7 +279,7 @@ fn refused(parts: &[&str]) -> Reply {
 fn ping() -> Reply {
     let mut response = reply::text(200, "OK")?;
     let headers = response.headers_mut();
-    headers.insert("Builder-ApiVersion", HeaderValue::from_static("1"));
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));

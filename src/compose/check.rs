@@ -7,7 +7,7 @@ use super::schema::{AttributeState, By, Key, Shape, Short, T, find, is_of_servic
 use super::units::{self, IdMap};
 use std::collections::HashSet;
 
-/// AttributeState that the checks of a load's files share.
+/// State that the checks of a load's files share.
 #[derive(Debug, Default)]
 pub struct Check {
     /// Attributes that a warning has named; each is named once.

@@ -334,7 +334,7 @@ mod tests {
     fn what_is_not_changed_stays_as_it_was() {
         let stored = serde_json::json!({
             "architecture": "amd64", "os": "linux", "variant": "v2", "os.features": ["x"], "created": "2026-01-01T00:00:00Z",
-            "config": {"Cmd": ["sh"], "ImageHealthcheck": {"Test": ["CMD", "true"], "Interval": 5}, "ArgsEscaped": true,
+            "config": {"Cmd": ["sh"], "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5}, "ArgsEscaped": true,
                 "ExposedPorts": {"80/tcp": {}}, "Shell": ["/bin/bash", "-c"], "OnBuild": ["RUN true"], "Labels": {"b": "1", "a": "2"}},
             "rootfs": {"type": "layers", "diff_ids": [Digest::of(b"x")]},
             "history": [{"created_by": "x", "author": "me", "empty_layer": true}],
@@ -349,7 +349,7 @@ mod tests {
         let stored = serde_json::json!({
             "architecture": "amd64", "os": "linux", "history": null, "author": null,
             "rootfs": {"type": "layers", "diff_ids": null},
-            "config": {"Cmd": null, "Env": null, "OnBuild": "x", "Shell": 7, "ImageHealthcheck": {"Test": null, "Interval": -1}},
+            "config": {"Cmd": null, "Env": null, "OnBuild": "x", "Shell": 7, "Healthcheck": {"Test": null, "Interval": -1}},
         });
         let mut config = ConfigDocument::parse(stored.to_string().as_bytes()).expect("a configuration");
         assert_eq!((config.history.len(), config.config.shell().len(), config.config.on_build.len()), (0, 2, 0));

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn frames_follow_each_other_whatever_their_windows() {
         let windows = small();
-        // ZstdFrames shorter than a header can be, a skippable one, one of known size, and windows that grow and shrink.
+        // Frames shorter than a header can be, a skippable one, one of known size, and windows that grow and shrink.
         let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0];
         skippable.extend(b"xyz");
         let known = zstd::bulk::compress(&[5; 9 << 20], 1).unwrap();

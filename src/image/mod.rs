@@ -116,7 +116,7 @@ fn unpack_hint(error: &unpack::UnpackError) -> &'static str {
     }
 }
 
-/// PullProgress of a pull.
+/// Progress of a pull.
 #[derive(Clone, Debug)]
 pub enum PullProgress {
     /// A layer, by the beginning of its digest, and how many of its bytes have come.

@@ -235,7 +235,9 @@ class Lab:
                 left["processes"].append(f"{pid} {text[:120]}")
             tables.setdefault(readlink(f"/proc/{pid}/ns/mnt"), pid)
             space = readlink(f"/proc/{pid}/ns/net")
-            if space in self.spaces_seen:
+            # The kernel gives the number of one that is gone to a container of another engine.
+            of_others = any(i not in ids for i in re.findall(r"\b[0-9a-f]{64}\b", groups))
+            if space in self.spaces_seen and not of_others:
                 left["namespaces"].append(f"{space} of {pid} {text[:80]}")
         for space, pid in tables.items():
             try:

@@ -27,7 +27,7 @@ impl Files {
         self.directory.path()
     }
 
-    /// LoadOptions that load the first file, with nothing from this process' environment.
+    /// Options that load the first file, with nothing from this process' environment.
     pub fn options(&self) -> LoadOptions {
         LoadOptions {
             files: vec![self.first.clone()],

@@ -1,4 +1,4 @@
-//! SpecMounts of a container: `Binds`, `SpecMounts`, `Tmpfs` and `Volumes`.
+//! Mounts of a container: `Binds`, `Mounts`, `Tmpfs` and `Volumes`.
 
 use super::{invalid, text};
 use crate::api::types::{ContainerCreate, Mount};
@@ -150,7 +150,7 @@ fn bind(raw: &str) -> Result<MountSpec, EngineError> {
     })
 }
 
-/// One of Docker's `SpecMounts`.
+/// One of Docker's `Mounts`.
 enum MountTargets {
     Tmpfs(String, Vec<String>),
     Other(MountSpec),
@@ -246,7 +246,7 @@ fn tmpfs_options(entry: &Mount) -> Vec<String> {
     size.into_iter().chain(mode).chain(entry.read_only.then(|| "ro".to_string())).collect()
 }
 
-/// Named volumes that `SpecMounts` describe: they are made with their labels and options before the container is.
+/// Named volumes that `Mounts` describe: they are made with their labels and options before the container is.
 pub fn volumes_to_make(create: &ContainerCreate) -> Vec<NewVolume> {
     let described = |mount: &Mount| {
         let options = mount.volume_options.as_ref()?;
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn mounts_are_read() {
-        let spec = spec_of(json!({"HostConfig": {"SpecMounts": [
+        let spec = spec_of(json!({"HostConfig": {"Mounts": [
             {"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "rslave", "NonRecursive": true,
                 "IDMapping": {"Source": "match-user", "User": "app:staff"}}},
             {"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"k": "v"}}},
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn wrong_mounts_are_refused() {
         let binds = |bind: &str| json!({"HostConfig": {"Binds": [bind]}});
-        let mount = |mount: serde_json::Value| json!({"HostConfig": {"SpecMounts": [mount]}});
+        let mount = |mount: serde_json::Value| json!({"HostConfig": {"Mounts": [mount]}});
         refused(vec![
             (binds("/a:/b:rshraed"), "invalid mode: rshraed"),
             (binds("/a:/b:ro,rw"), "invalid mode: ro,rw"),

@@ -78,7 +78,12 @@ pub fn run(global: &Global, command: ContextCommand) -> Outcome {
             Ok(())
         }
         ContextCommand::Ls { quiet, format } => list(&current(global)?, quiet, &format),
-        ContextCommand::Rm { force, names } => names.iter().try_for_each(|name| remove(name, force)),
+        ContextCommand::Rm { force, names } => {
+            // One that cannot be removed does not keep the others.
+            let failed: Vec<Failure> = names.iter().filter_map(|name| remove(name, force).err()).collect();
+            let texts: Vec<String> = failed.iter().map(|failure| failure.to_string().replacen("error: ", "", 1)).collect();
+            if texts.is_empty() { Ok(()) } else { Err(message(texts.join("\n"))) }
+        }
         ContextCommand::Show => {
             println!("{}", current(global)?);
             Ok(())
@@ -94,7 +99,7 @@ fn create(name: &str, address: &str, description: String) -> Outcome {
         if contexts.contexts.contains_key(name) {
             return Err(message(format!("the context `{name}` exists: remove it first, `wharf context rm {name}`")));
         }
-        contexts.contexts.insert(name.to_string(), MachineContext { host: destination.to_string(), description });
+        contexts.contexts.insert(name.to_string(), MachineContext::new(destination.to_string(), description));
         Ok(())
     })?;
     println!("{name}");
@@ -110,7 +115,7 @@ fn current(global: &Global) -> Result<String, Failure> {
 /// Every context with the file that it is of.
 fn all() -> Result<Vec<(String, MachineContext, &'static str)>, Failure> {
     let own = Contexts::load()?.contexts;
-    let here = MachineContext { host: String::new(), description: "This machine".into() };
+    let here = MachineContext::new(String::new(), "This machine".into());
     let mut all = vec![(DEFAULT.to_string(), here, "wharf")];
     let of_docker =
         docker::all().into_iter().filter(|(name, _)| !own.contains_key(name)).map(|(name, context)| (name, context, "docker"));
@@ -123,7 +128,7 @@ fn all() -> Result<Vec<(String, MachineContext, &'static str)>, Failure> {
 fn list(current: &str, quiet: bool, format: &str) -> Outcome {
     let all = all()?;
     if quiet {
-        all.iter().for_each(|(name, ..)| println!("{name}"));
+        all.iter().for_each(|(name, ..)| println!("{}", crate::printable::line(name)));
         return Ok(());
     }
     if format == "json" {
@@ -136,7 +141,7 @@ fn list(current: &str, quiet: bool, format: &str) -> Outcome {
     let rows = all.iter().map(|(name, context, from)| {
         let mark = if name == current { " *" } else { "" };
         let text = |text: &str| crate::printable::line(text).into_owned();
-        vec![format!("{name}{mark}"), text(&context.description), text(&context.host), (*from).to_string()]
+        vec![format!("{}{mark}", text(name)), text(&context.description), text(&context.host), (*from).to_string()]
     });
     println!("{}", table(&["NAME", "DESCRIPTION", "HOST", "FROM"], rows.collect()));
     Ok(())

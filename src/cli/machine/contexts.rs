@@ -26,14 +26,26 @@ pub struct Contexts {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
     pub contexts: IndexMap<String, MachineContext>,
+    /// What a later version has written, kept as it is.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A machine by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineContext {
     pub host: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// As [`Contexts`] has it.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+impl MachineContext {
+    pub fn new(host: String, description: String) -> Self {
+        MachineContext { host, description, ..MachineContext::default() }
+    }
 }
 
 fn failed(doing: &str, path: &Path) -> impl Fn(io::Error) -> Failure {
@@ -50,10 +62,14 @@ fn path() -> Option<PathBuf> {
 
 /// A file's text, where there is one.
 fn read(path: &Path) -> io::Result<Option<String>> {
-    let file = match fs::File::open(path) {
+    // Who opens a FIFO waits for its other end.
+    let file = match fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         other => other?,
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let mut text = String::new();
     file.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
@@ -93,6 +109,9 @@ impl Contexts {
     }
 
     fn change_in(path: &Path, change: impl FnOnce(&mut Contexts) -> Outcome) -> Outcome {
+        // A link to a file of the user's other settings stays one.
+        let target = fs::canonicalize(path);
+        let path = target.as_deref().unwrap_or(path);
         let failed = failed("writing the contexts to", path);
         let directory = path.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(&failed)?;
@@ -167,7 +186,7 @@ pub mod docker {
     fn one(file: &Path) -> Option<(String, MachineContext)> {
         let meta: Meta = serde_json::from_str(&read(file).ok()??).ok()?;
         let host = meta.endpoints.get("docker").map(|endpoint| endpoint.host.clone()).unwrap_or_default();
-        Some((meta.name, MachineContext { host, description: meta.metadata.description }))
+        Some((meta.name, MachineContext::new(host, meta.metadata.description)))
     }
 
     /// A context by name. Its directory is the name's digest.
@@ -239,7 +258,7 @@ mod tests {
         let path = directory.path().join("deep/contexts.json");
         let add = |name: String| {
             Contexts::change_in(&path, |contexts| {
-                contexts.contexts.insert(name, MachineContext { host: "ssh://h".into(), description: String::new() });
+                contexts.contexts.insert(name, MachineContext::new("ssh://h".into(), String::new()));
                 Ok(())
             })
         };
@@ -254,6 +273,20 @@ mod tests {
         let before = fs::read(&path).expect("file");
         assert!(Contexts::change_in(&path, |_| Err(Failure::Code(1))).is_err());
         assert_eq!(fs::read(&path).expect("file"), before);
+        // A later version's attributes stay, and so does a link.
+        let kept = r#"{"contexts":{"a1":{"host":"ssh://h","later":[1]}},"newer":{"x":true}}"#;
+        fs::write(&path, kept).expect("written");
+        let link = directory.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).expect("link");
+        Contexts::change_in(&link, |_| Ok(())).expect("changed");
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(json(&fs::read_to_string(&path).expect("file")), json(kept));
+        assert!(fs::symlink_metadata(&link).expect("link").is_symlink());
+        let fifo = directory.path().join("fifo.json");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        assert!(Contexts::of(&fifo).expect_err("no file").to_string().contains("not a regular file"));
+        fs::write(&path, "[]").expect("written");
+        assert!(Contexts::of(&path).is_err(), "a list is no file of contexts");
         fs::write(&path, "{").expect("written");
         assert!(Contexts::of(&path).expect_err("damaged").to_string().contains("correct or remove it"));
         fs::write(&path, " ".repeat(2 << 20)).expect("written");

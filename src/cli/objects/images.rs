@@ -180,12 +180,12 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
                 Some(PullPolicy::Build) if own => Some(""),
                 // A tag that is there to move is asked for all the same.
                 Some(PullPolicy::Missing | PullPolicy::Build) if !is_latest(image) && is_here(&client, image).await => {
-                    Some("ImageCommand is already present locally")
+                    Some("Image is already present locally")
                 }
-                _ => (own && service.build.is_some() && command.ignore_buildable).then_some("ImageCommand can be built"),
+                _ => (own && service.build.is_some() && command.ignore_buildable).then_some("Image can be built"),
             };
             match why {
-                Some(why) => skip(format!("ImageCommand {image}"), why),
+                Some(why) => skip(format!("Image {image}"), why),
                 None => drop(wanted.insert(image.to_string())),
             }
         }
@@ -194,7 +194,7 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
         wanted.iter().for_each(|image| println!("image {image}: Pulled"));
         return Ok(());
     }
-    // ImagesArgs that can be built do not keep the others from being pulled.
+    // Images that can be built do not keep the others from being pulled.
     let built_as = |image: &str| {
         let mut services = loaded.project.services.iter();
         services.find(|(_, service)| service.build.is_some() && service.image.as_deref() == Some(image)).map(|(name, _)| name)
@@ -253,7 +253,7 @@ pub async fn each_image<'a>(
 /// # Errors
 /// Why it is not here.
 pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
-    let object = format!("ImageCommand {image}");
+    let object = format!("Image {image}");
     steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
     let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &()).await?;
     while let Some(line) = lines.next::<ProgressLine>().await? {

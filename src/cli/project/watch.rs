@@ -223,7 +223,7 @@ impl WatchSession<'_> {
             files_below(&watched.root, &|path| watched.ignores(path), &mut files);
             self.handle(&files.into_iter().collect()).await;
         }
-        eprintln!("WatchArgs enabled");
+        eprintln!("Watch enabled");
         while let Some(first) = changes.recv().await {
             let begun = tokio::time::Instant::now();
             let mut batch = BTreeSet::from([first]);

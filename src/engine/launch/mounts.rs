@@ -1,4 +1,4 @@
-//! OwnMounts of a container: its own files, volumes, directories of the host, images.
+//! Mounts of a container: its own files, volumes, directories of the host, images.
 
 use super::LaunchFiles;
 use crate::engine::error::EngineError;

@@ -236,7 +236,7 @@ pub struct HookLine {
     pub line: String,
 }
 
-/// Shows the logs of a project's containers, merged by time. FollowedLogs, it goes on with containers that are started later,
+/// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,
 /// and ends when none runs any more. For `up`, how they end is shown as well.
 ///
 /// # Errors

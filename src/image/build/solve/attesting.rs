@@ -19,7 +19,7 @@ const WRITTEN: &str = "/run/out";
 /// Bytes that all bills of materials of an image may have.
 const LARGEST: u64 = crate::image::attest::MAX_BYTES;
 
-/// BuildFacts of a build that its provenance states.
+/// Facts of a build that its provenance states.
 pub(super) struct BuildFacts {
     begun: jiff::Timestamp,
     /// URIs of what was not in the context, with its digests.

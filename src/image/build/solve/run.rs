@@ -169,7 +169,7 @@ impl Solver {
         let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
         let (top, epoch) = (state.top().cloned(), self.request.epoch);
         blocking(move || {
-            // RunMount points that the image does not have were made for the command alone.
+            // Mount points that the image does not have were made for the command alone.
             remove_stubs(&draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
             let made = StepResult { layer: store.keep(&draft, top.as_ref(), epoch)?, created };
             cache::remember(&store, &key, &made);
