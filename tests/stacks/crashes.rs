@@ -324,16 +324,14 @@ fn an_engine_that_dies_while_all_containers_wait_for_their_restart_comes_back() 
 fn monitor_by_hand(directory: &std::path::Path, engine_lives: bool) -> String {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::io::Read;
-    use std::os::fd::AsRawFd;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("socket");
     // Descriptor 3 is the engine's socket.
-    let script = format!("exec 3<&{}; exec \"$0\" monitor \"$1\"", theirs.as_raw_fd());
-    nix::fcntl::fcntl(&theirs, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).expect("fcntl");
+    let script = "exec 3<&0 0</dev/null; exec \"$0\" monitor \"$1\"";
     let mut command = Command::new("sh");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_wharf")]).arg(directory);
+    command.args(["-c", script, env!("CARGO_BIN_EXE_wharf")]).arg(directory).stdin(theirs);
     let ours = Some(ours).filter(|_| engine_lives);
     let mut child = command.spawn().expect("sh");
-    drop(theirs);
+    drop(command);
     assert!(!child.wait().expect("wait").success());
     // A message is read at once or cut.
     let mut message = [0; 4096];
