@@ -72,6 +72,16 @@ impl EngineCommand {
     }
 }
 
+/// How often `--replace` replaces an engine that has come in between.
+const REPLACEMENTS: usize = 10;
+
+/// Whether an engine has the run root.
+fn is_held(run_root: &Path) -> bool {
+    use nix::fcntl::{Flock, FlockArg};
+    let lock = std::fs::File::open(run_root.join("engine.lock"));
+    lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_err())
+}
+
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     match command.action {
         Some(EngineAction::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
@@ -111,7 +121,17 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     };
     let when_idle = if background { WhenIdle::Leave } else { WhenIdle::Stay };
     let starters = if background && !command.keep_limits { Starters::Forgotten } else { Starters::Kept };
-    lifecycle::run(config, when_idle, starters, crate::api::server::serve, ready).map_err(|error| {
+    let run = || lifecycle::run(config.clone(), when_idle, starters, crate::api::server::serve, ready);
+    let mut ran = run();
+    // A command may have started another engine in the moment in which none ran.
+    for _ in 0..REPLACEMENTS {
+        if !command.replace || ran.is_ok() || !is_held(&global.run_root) {
+            break;
+        }
+        stop(global, false)?;
+        ran = run();
+    }
+    ran.map_err(|error| {
         if background {
             println!("{error}");
         }
