@@ -1,7 +1,7 @@
 //! Connections of Docker's clients that become a container's streams, and the logins that come with a request.
 
 use crate::images::Registry;
-use crate::support::{Stack, eventually};
+use crate::support::{Stack, eventually, sleeping};
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -393,6 +393,43 @@ fn what_is_no_connection_of_buildkits_is_refused() {
 }
 
 /// An engine that lends its socket to nobody says so, and makes no directory where Docker's socket would be.
+/// Commands start engines in the moment in which none runs; the one that was asked for takes over all the same, by whatever path.
+#[test]
+fn an_engine_replaces_those_that_commands_start() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {{{}}}}}\n", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    let base = stack.run_root().parent().expect("a directory").to_path_buf();
+    assert_eq!(stack.data_root().parent(), Some(base.as_path()));
+    let roots = ["--data-root", "data", "--run-root", "run", "engine", "--replace"];
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let begun = std::time::Instant::now();
+                while !is_done.load(std::sync::atomic::Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(120) {
+                    stack.wharf(&["up", "-d"]);
+                }
+            });
+        }
+        for _ in 0..5 {
+            let null = std::process::Stdio::null;
+            let mut engine = stack.command(&roots).current_dir(&base).stdout(null()).stderr(null()).spawn().expect("an engine");
+            let pid = engine.id() as i32;
+            eventually("it is the engine", 20, || {
+                let peer = UnixStream::connect(stack.run_root().join("engine.sock"));
+                let of = |peer: UnixStream| nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials).ok();
+                peer.ok().and_then(of).is_some_and(|credentials| credentials.pid() == pid)
+            });
+            assert!(engine.try_wait().expect("a state").is_none());
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).expect("told to end");
+            engine.wait().expect("it ends");
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(stack.state("web"), "running");
+}
+
 #[test]
 fn an_engine_may_keep_its_socket() {
     const DOCKERS: &str = "/var/run/docker.sock";

@@ -4,6 +4,7 @@ use crate::api::client::{Client, ClientError};
 use crate::cli::machine::dial_stdio;
 use crate::cli::{Failure, Global, Outcome, connect};
 use crate::engine::process::lifecycle::{self, WhenIdle};
+use crate::engine::process::locks;
 use crate::engine::process::revival;
 use crate::engine::process::surroundings::Starters;
 use crate::engine::process::tcp::TlsFiles;
@@ -75,13 +76,6 @@ impl EngineCommand {
 /// How often `--replace` replaces an engine that has come in between.
 const REPLACEMENTS: usize = 10;
 
-/// Whether an engine has the run root.
-fn is_held(run_root: &Path) -> bool {
-    use nix::fcntl::{Flock, FlockArg};
-    let lock = std::fs::File::open(run_root.join("engine.lock"));
-    lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_err())
-}
-
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     match command.action {
         Some(EngineAction::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
@@ -101,6 +95,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let listening = listening(global, command)?;
     let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)?, listening };
+    // The working directory is another one soon.
+    let global = &Global { data_root: config.data_root.clone(), run_root: config.run_root.clone(), ..global.clone() };
     if command.replace {
         stop(global, false)?;
     }
@@ -124,12 +120,11 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     let run = || lifecycle::run(config.clone(), when_idle, starters, crate::api::server::serve, ready);
     let mut ran = run();
     // A command may have started another engine in the moment in which none ran.
-    for _ in 0..REPLACEMENTS {
-        if !command.replace || ran.is_ok() || !is_held(&global.run_root) {
-            break;
-        }
+    let mut left = if command.replace { REPLACEMENTS } else { 0 };
+    while ran.is_err() && left > 0 && locks::is_run_root_taken(&config.run_root) {
         stop(global, false)?;
         ran = run();
+        left -= 1;
     }
     ran.map_err(|error| {
         if background {

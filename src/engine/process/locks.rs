@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The lock's name in each root.
+const FILE: &str = "engine.lock";
+
 /// Held while an engine lives. Nobody inherits them: a monitor outlives its engine.
 pub struct Locks {
     _run_root: Flock<File>,
@@ -29,13 +32,13 @@ impl Locks {
     /// When another engine has one of them, or containers of the data root run with another run root: this engine would take
     /// them for dead.
     pub fn take(config: &Config) -> Result<Self, EngineError> {
-        let run_root = lock(&config.run_root.join("engine.lock"))?.map_err(|_| {
+        let run_root = lock(&config.run_root.join(FILE))?.map_err(|_| {
             EngineError::Conflict(format!(
                 "an engine already runs for {}; `wharf engine --replace` goes on in its place",
                 config.run_root.display()
             ))
         })?;
-        let path = config.data_root.join("engine.lock");
+        let path = config.data_root.join(FILE);
         let data_root = lock(&path)?.map_err(|held| {
             let owner = Owner::read(&held);
             let (who, stop) = owner.map_or_else(
@@ -71,6 +74,11 @@ impl Locks {
         }
         Ok(Locks { _run_root: run_root, _data_root: data_root })
     }
+}
+
+/// Whether an engine has a run root.
+pub fn is_run_root_taken(run_root: &Path) -> bool {
+    matches!(try_lock(&run_root.join(FILE)), Ok(Err(_)))
 }
 
 /// Locks a file, or returns it where another engine has. What is no lock of root's is removed: a version before let every user of

@@ -2,7 +2,7 @@
 
 pub(super) mod docker_socket;
 pub mod lifecycle;
-pub(super) mod locks;
+pub mod locks;
 pub mod revival;
 pub mod roots;
 pub(super) mod shutdown;
