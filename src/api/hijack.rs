@@ -4,6 +4,8 @@ use super::connections::StreamPermit;
 use super::detach::DetachKeys;
 use super::reply::{self, Reply};
 use crate::sys;
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -46,12 +48,6 @@ pub(super) enum ClientOutput {
 
 impl ClientOutput {
     /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
-    async fn head_is_read(&self) {
-        if let ClientOutput::Socket(socket) = self {
-            head_is_read(socket.as_ref()).await;
-        }
-    }
-
     /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
     pub(super) async fn is_gone(&self) {
         let socket = match self {
@@ -105,7 +101,7 @@ pub(super) async fn head_is_read(socket: &UnixStream) {
 
 /// How an answer is given.
 pub(super) struct HijackAnswer {
-    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub upgrade: Option<OnUpgrade>,
     /// The bytes of a terminal, and not frames.
     pub raw: bool,
     /// Nothing is sent before the head has been read.
@@ -137,26 +133,28 @@ pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
         return reply::stream(kind(raw), chunks);
     };
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => match upgraded.downcast::<TokioIo<UnixStream>>() {
-                Ok(parts) => {
-                    let (input, output) = parts.io.into_inner().into_split();
-                    let client = StreamClient {
-                        input: Box::new(io::Cursor::new(parts.read_buf).chain(input)),
-                        output: ClientOutput::Socket(output),
-                    };
-                    if head_first {
-                        client.output.head_is_read().await;
-                    }
-                    work(client).await;
-                }
-                Err(_) => tracing::error!("a connection that is no unix socket was upgraded"),
-            },
-            Err(error) => tracing::debug!("a connection was not upgraded: {error}"),
+        if let Some((socket, read)) = taken_over(upgrade).await {
+            if head_first {
+                head_is_read(&socket).await;
+            }
+            let (input, output) = socket.into_split();
+            let client =
+                StreamClient { input: Box::new(io::Cursor::new(read).chain(input)), output: ClientOutput::Socket(output) };
+            work(client).await;
         }
         drop(place);
     });
     upgraded(raw)
+}
+
+/// A client's connection once it has been answered, and what was read of it already; `None` where the client has left.
+pub(super) async fn taken_over(upgrade: OnUpgrade) -> Option<(UnixStream, Bytes)> {
+    let upgraded = upgrade.await.inspect_err(|error| tracing::debug!("a connection was not upgraded: {error}")).ok()?;
+    let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+        tracing::error!("a connection that is no unix socket was upgraded");
+        return None;
+    };
+    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 fn kind(raw: bool) -> &'static str {

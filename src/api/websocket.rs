@@ -10,7 +10,6 @@ use futures::{SinkExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
@@ -69,12 +68,7 @@ impl WebSocketOffer {
         }
         let upgrade = self.upgrade;
         tokio::spawn(async move {
-            let upgraded = match upgrade.await {
-                Ok(upgraded) => upgraded.downcast::<TokioIo<UnixStream>>(),
-                Err(error) => return tracing::debug!("a connection was not upgraded: {error}"),
-            };
-            let Ok(parts) = upgraded else { return tracing::error!("a connection that is no unix socket was upgraded") };
-            let socket = parts.io.into_inner();
+            let Some((socket, read)) = hijack::taken_over(upgrade).await else { return };
             hijack::head_is_read(&socket).await;
             let config = WebSocketConfig::default()
                 .read_buffer_size(CHUNK)
@@ -82,7 +76,7 @@ impl WebSocketOffer {
                 .max_write_buffer_size(2 * MOST_OF_MESSAGE)
                 .max_message_size(Some(MOST_OF_MESSAGE))
                 .max_frame_size(Some(MOST_OF_MESSAGE));
-            let socket = WebSocketStream::from_partially_read(socket, parts.read_buf.to_vec(), Role::Server, Some(config)).await;
+            let socket = WebSocketStream::from_partially_read(socket, read.to_vec(), Role::Server, Some(config)).await;
             let (ours, theirs) = tokio::io::duplex(WAITING);
             let (input, output) = tokio::io::split(theirs);
             let (here, client) = watch::channel(());

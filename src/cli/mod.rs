@@ -10,6 +10,7 @@ mod arguments;
 mod connect;
 mod jobs;
 mod kubernetes;
+mod last_bytes;
 mod machine;
 mod objects;
 mod project;

@@ -26,10 +26,8 @@ use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 /// Connections of both kinds at once. A build has one of each.
@@ -54,15 +52,10 @@ pub(super) fn upgrade(engine: Arc<Engine>, mut request: Request<Incoming>) -> Re
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let _held = (permit, counted.map(ConnectionCounter::hold));
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded.downcast::<TokioIo<UnixStream>>(),
-            Err(error) => return tracing::debug!("a connection was not upgraded: {error}"),
-        };
-        let Ok(parts) = upgraded else { return tracing::error!("a connection that is no unix socket was upgraded") };
-        let socket = parts.io.into_inner();
+        let Some((socket, read)) = hijack::taken_over(upgrade).await else { return };
         hijack::head_is_read(&socket).await;
         let (input, output) = socket.into_split();
-        let stream = tokio::io::join(std::io::Cursor::new(parts.read_buf).chain(input), output);
+        let stream = tokio::io::join(std::io::Cursor::new(read).chain(input), output);
         let ended = match offer {
             Some(offer) => session::serve(offer, stream).await,
             None => control::serve(engine, stream).await,

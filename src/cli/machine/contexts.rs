@@ -2,12 +2,13 @@
 
 use super::destination::Destination;
 use crate::cli::{Failure, Outcome};
+use crate::sys::regular::read_regular_file;
 use indexmap::IndexMap;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -62,20 +63,12 @@ fn path() -> Option<PathBuf> {
 
 /// A file's text, where there is one.
 fn read(path: &Path) -> io::Result<Option<String>> {
-    // Who opens a FIFO waits for its other end.
-    let file = match fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        other => other?,
-    };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    match read_regular_file(path, MAX_FILE) {
+        Ok(text) => String::from_utf8(text).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Err(io::Error::other("it has more than 1 MiB")),
+        Err(e) => Err(e),
     }
-    let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("it has more than 1 MiB"));
-    }
-    Ok(Some(text))
 }
 
 impl Contexts {

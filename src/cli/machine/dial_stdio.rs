@@ -208,12 +208,12 @@ async fn carry(client: TokioIo<Upgraded>, engine: UnixStream, goes_on: bool, ove
             sent.is_ok()
         };
         let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
-        let mut client_end = None;
+        let mut has_sent = false;
         loop {
             tokio::select! {
                 sent = &mut down => {
                     // A tunnel that is dropped is reset, and a reset that overtakes the reader takes the answer's end from it.
-                    if sent && client_end.is_none() {
+                    if sent && !has_sent {
                         tokio::select! {
                             _end = &mut up => {}
                             () = is_over() => {}
@@ -221,8 +221,8 @@ async fn carry(client: TokioIo<Upgraded>, engine: UnixStream, goes_on: bool, ove
                     }
                     break sent;
                 }
-                end = &mut up, if client_end.is_none() => match end {
-                    ClientEnd::Sent => client_end = Some(end),
+                end = &mut up, if !has_sent => match end {
+                    ClientEnd::Sent => has_sent = true,
                     ClientEnd::Left => break true,
                     ClientEnd::Broken => break false,
                 },
@@ -237,7 +237,6 @@ async fn carry(client: TokioIo<Upgraded>, engine: UnixStream, goes_on: bool, ove
 }
 
 /// How a client's direction has ended.
-#[derive(Clone, Copy)]
 enum ClientEnd {
     /// It has sent everything, and may still read.
     Sent,

@@ -1,13 +1,14 @@
 //! The user's own `ssh` as a stream of bytes to a command of another machine.
 
 use super::destination::Destination;
+use crate::cli::last_bytes::LastBytes;
 use crate::printable;
 use crate::sys;
 use std::io::{self, IsTerminal};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, Join};
+use tokio::io::Join;
 use tokio::net::unix::pipe;
 
 /// Bytes that are kept of ssh's stderr, the last ones.
@@ -23,7 +24,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Ssh {
     child: Mutex<Child>,
-    stderr: Arc<Mutex<Vec<u8>>>,
+    stderr: LastBytes,
 }
 
 /// Its standard input and output as one stream.
@@ -76,26 +77,15 @@ impl Ssh {
         };
         let to = pipe::Sender::from_owned_fd(stdin.into()).map_err(failed)?;
         let from = pipe::Receiver::from_owned_fd(stdout.into()).map_err(failed)?;
-        let mut errors = pipe::Receiver::from_owned_fd(errors.into()).map_err(failed)?;
-        let stderr = Arc::new(Mutex::new(Vec::new()));
-        let kept = stderr.clone();
+        let errors = pipe::Receiver::from_owned_fd(errors.into()).map_err(failed)?;
         // A shared connection's master may keep it open for longer than ssh runs.
-        tokio::spawn(async move {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = errors.read(&mut buffer).await {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend_from_slice(&buffer[..n]);
-                let surplus = kept.len().saturating_sub(MAX_STDERR);
-                kept.drain(..surplus);
-            }
-        });
+        let stderr = LastBytes::of(errors, MAX_STDERR);
         Ok((Arc::new(Ssh { child: Mutex::new(child), stderr }), tokio::io::join(from, to)))
     }
 
     /// Its last line on stderr, or that of the command there; empty where there was none.
     pub fn last_line(&self) -> String {
-        let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        last_line(&stderr)
+        last_line(&self.stderr.so_far())
     }
 
     /// How it has ended, once it has; it is given a moment.

@@ -1,6 +1,7 @@
 //! `provider` services: a program of the user's stands for each, and its JSON lines tell what goes on and which variables the
 //! services that depend on it get (docker/compose, `docs/extension.md`).
 
+use crate::cli::last_bytes::LastBytes;
 use crate::cli::output::Steps;
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Outcome};
@@ -15,12 +16,10 @@ use serde_json::Value as Json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Bytes of a line, of what a program says of itself, and of all variables.
 const MAX_LINE: usize = 64 << 10;
@@ -247,12 +246,15 @@ async fn run(loaded: &Loaded, name: &str, action: Action) -> Result<Vec<Provider
     step(before, false);
     let failed = |why: String| Failure::Message(format!("service {name:?}: {}", printable::lines(&why)));
     let mut child = started.spawn().map_err(|e| failed(format!("running {}: {e}", program.display())))?;
-    let said = child.stderr.take().map(LastBytes::of);
+    let said = child.stderr.take().map(|stderr| LastBytes::of(stderr, MAX_STDERR));
     let variables = heard(&mut child, |status| step(status, false)).await.map_err(failed)?;
     let status = child.wait().await.map_err(|e| failed(e.to_string()))?;
     if !status.success() {
         let said = match said {
-            Some(said) => said.text().await,
+            Some(mut said) => {
+                said.end(AFTER_THE_END).await;
+                String::from_utf8_lossy(&said.so_far()).into_owned()
+            }
             None => String::new(),
         };
         let said = if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) };
@@ -273,35 +275,6 @@ async fn heard(child: &mut Child, info: impl FnMut(&str)) -> Result<Vec<Provider
     }
     ended.send_replace(true);
     listening.await
-}
-
-/// The last bytes of a program's stderr, read as they come: a program whose stderr nobody reads stands still.
-struct LastBytes {
-    kept: Arc<Mutex<Vec<u8>>>,
-    reading: JoinHandle<()>,
-}
-
-impl LastBytes {
-    fn of(mut stderr: ChildStderr) -> Self {
-        let kept = Arc::new(Mutex::new(Vec::new()));
-        let keeping = kept.clone();
-        let reading = tokio::spawn(async move {
-            let mut buffer = [0; MAX_STDERR];
-            while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
-                let mut kept = keeping.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend_from_slice(&buffer[..n]);
-                let surplus = kept.len().saturating_sub(MAX_STDERR);
-                kept.drain(..surplus);
-            }
-        });
-        LastBytes { kept, reading }
-    }
-
-    /// They, once the program has ended.
-    async fn text(mut self) -> String {
-        let _ = tokio::time::timeout(AFTER_THE_END, &mut self.reading).await;
-        String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
 }
 
 /// The program of a provider: a plugin of docker's, or one in PATH.
@@ -478,11 +451,12 @@ mod tests {
             command.args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
             let mut child = command.spawn().expect("sh");
             let group = nix::unistd::Pid::from_raw(child.id().expect("a process") as i32);
-            let stderr = LastBytes::of(child.stderr.take().expect("pipe"));
+            let mut stderr = LastBytes::of(child.stderr.take().expect("pipe"), MAX_STDERR);
             let variables = heard(&mut child, |_| ()).await.expect("variables");
             assert_eq!(variables.len(), 1);
             assert!(child.wait().await.expect("wait").success());
-            assert!(stderr.text().await.ends_with("wrong\n"));
+            stderr.end(AFTER_THE_END).await;
+            assert!(stderr.so_far().ends_with(b"wrong\n"));
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::SIGKILL);
         }
         assert!(before.elapsed() < Duration::from_secs(20), "what is left behind was waited for");
