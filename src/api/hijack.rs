@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 /// Bytes of a process's output that are read at once; for a client that does not read, some chunks are kept and the process waits.
 pub(super) const CHUNK: usize = 16 * 1024;
-/// Bytes that wait for a client without an upgraded connection.
-const WAITING: usize = 64 * 1024;
+/// Bytes that wait for a client without an upgraded connection, and for one of a WebSocket.
+pub(super) const WAITING: usize = 64 * 1024;
 /// How long a client's input is read and thrown away after the output's end. A socket that is closed with unread input resets the
 /// connection, and the client loses output that it has not read yet.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,20 +50,12 @@ impl ClientOutput {
     /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
     /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
     pub(super) async fn is_gone(&self) {
-        let socket = match self {
-            ClientOutput::Socket(socket) => socket,
+        match self {
+            ClientOutput::Socket(socket) => is_closed(socket.as_ref()).await,
             ClientOutput::Body { client, .. } => {
                 let mut client = client.clone();
                 while client.changed().await.is_ok() {}
-                return;
             }
-        };
-        loop {
-            let mut fds = [PollFd::new(socket.as_ref().as_fd(), PollFlags::empty())];
-            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -97,6 +89,17 @@ pub(super) async fn head_is_read(socket: &UnixStream) {
         }
     };
     let _ = tokio::time::timeout(HEAD, read).await;
+}
+
+/// Comes back when both directions of a connection have ended, or it was reset: who has ended its input is not read any more.
+pub(super) async fn is_closed(socket: &impl AsFd) {
+    loop {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// How an answer is given.

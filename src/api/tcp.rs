@@ -4,11 +4,11 @@
 //! half-closes it or waits for a client that does not read is the same on both.
 
 use super::connections::{ConnectionEntry, Connections};
+use super::hijack::is_closed;
 use super::server::{accepted, converse};
 use crate::engine::process::tcp::TcpDoor;
 use crate::engine::{Engine, EngineError};
 use hyper::header::{self, HeaderMap};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -117,22 +117,11 @@ async fn carry(
         listens = &mut asked => if listens {
             tokio::select! {
                 () = answered => {}
-                () = is_gone(socket) => {}
+                () = is_closed(socket) => {}
             }
         },
     }
     Ok(())
-}
-
-/// Comes back when both directions of a connection have ended, or it was reset: who has ended its input is not read any more.
-async fn is_gone(socket: &OwnedFd) {
-    loop {
-        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
-        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
 }
 
 /// Refuses what a page of some site asks for by a browser on this machine: names that lead to the loopback (DNS rebinding), and

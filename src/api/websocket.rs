@@ -1,7 +1,7 @@
 //! Streams of a container over a WebSocket (RFC 6455): bytes in binary messages, both ways.
 
 use super::connections::StreamPermit;
-use super::hijack::{self, ClientOutput, StreamClient};
+use super::hijack::{self, CHUNK, ClientOutput, StreamClient, WAITING};
 use super::reply::{self, Reply};
 use crate::engine::EngineError;
 use base64::Engine as _;
@@ -23,10 +23,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Bytes of a client's message, and of a frame of it; more is an error, and the end.
 const MOST_OF_MESSAGE: usize = 1 << 20;
-/// Bytes of a message to a client, and those that are read at once.
-const CHUNK: usize = 16 * 1024;
-/// Bytes that wait in each direction.
-const WAITING: usize = 64 * 1024;
 /// How long a client may take to agree to the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 

@@ -3,8 +3,8 @@
 use super::kubeconfig::{ChosenCluster, ClusterChoice};
 use crate::api::reply::escape;
 use crate::cli::Failure;
-use crate::kubernetes::live::{LiveList, LiveObject};
-use crate::kubernetes::ownership::{FoundObject, MANAGER};
+use crate::kubernetes::live::{LiveList, LiveObject, LivePod};
+use crate::kubernetes::ownership::{FoundObject, MANAGER, pod_selector};
 use crate::kubernetes::refusal::RefusalStatus;
 use crate::kubernetes::{SERVED, ServedKind, Version};
 use crate::printable;
@@ -161,12 +161,21 @@ impl Cluster {
         Err(ClusterError::Strange { server: self.server.clone(), why: format!("a list has no end after {PAGES} pages") })
     }
 
+    /// The Pods of a project.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn pods(&self, project: &str) -> Result<Vec<LivePod>, ClusterError> {
+        let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
+        self.list(&path, &labelled(&pod_selector(project))).await
+    }
+
     /// The objects of every kind that an export makes, by label.
     ///
     /// # Errors
     /// The server's, with what was asked for.
     pub async fn found(&self, selector: &str) -> Result<Vec<FoundObject>, Failure> {
-        let query = format!("labelSelector={}", escape(selector));
+        let query = labelled(selector);
         let lists = SERVED.iter().map(|served| async {
             let list: Result<Vec<LiveObject>, _> = self.list(&served.path(&self.namespace), &query).await;
             (*served, list)
@@ -319,4 +328,9 @@ impl Cluster {
     fn strange(&self, error: &dyn std::error::Error) -> ClusterError {
         ClusterError::Strange { server: self.server.clone(), why: chain(error) }
     }
+}
+
+/// The query for what a selector of labels chooses.
+pub fn labelled(selector: &str) -> String {
+    format!("labelSelector={}", escape(selector))
 }

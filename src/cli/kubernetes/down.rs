@@ -3,11 +3,9 @@
 use super::apply::{say, tell_foreign};
 use super::cluster::Cluster;
 use super::kubeconfig::ClusterChoice;
-use crate::api::reply::escape;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome, project};
-use crate::kubernetes::live::LivePod;
-use crate::kubernetes::ownership::{FoundObject, pod_selector, prune, selector};
+use crate::kubernetes::ownership::{FoundObject, prune, selector};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -91,9 +89,6 @@ async fn gone(cluster: &Cluster, project: &str, mut waiting: Vec<FoundObject>, l
 
 /// The project's Pods that are going. Those that run on are somebody else's.
 async fn pods(cluster: &Cluster, project: &str) -> Result<Vec<String>, Failure> {
-    let path = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
-    let query = format!("labelSelector={}", escape(&pod_selector(project)));
-    let pods: Vec<LivePod> =
-        cluster.list(&path, &query).await.map_err(|error| error.while_doing("waiting for the Pods to end", "pods"))?;
+    let pods = cluster.pods(project).await.map_err(|error| error.while_doing("waiting for the Pods to end", "pods"))?;
     Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).map(|pod| pod.metadata.name).collect())
 }

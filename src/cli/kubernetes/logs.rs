@@ -9,7 +9,6 @@ use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, project};
 use crate::kubernetes::live::{LiveContainerStatus, LivePod};
 use crate::kubernetes::object_name;
-use crate::kubernetes::ownership::pod_selector;
 use crate::printable;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -87,10 +86,7 @@ struct PodLogView<'a> {
 impl PodLogView<'_> {
     /// The containers that have output, and whether a Pod may yet have some.
     async fn containers(&self) -> Result<(Vec<PodContainer>, bool), Failure> {
-        let path = format!("/api/v1/namespaces/{}/pods", self.cluster.namespace);
-        let query = format!("labelSelector={}", escape(&pod_selector(self.project)));
-        let pods: Vec<LivePod> =
-            self.cluster.list(&path, &query).await.map_err(|error| error.while_doing("listing the Pods", "pods"))?;
+        let pods = self.cluster.pods(self.project).await.map_err(|error| error.while_doing("listing the Pods", "pods"))?;
         let goes_on = pods.iter().any(|pod| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"));
         let wanted: Vec<String> = self.command.services.iter().map(|service| object_name(service)).collect();
         let mut all = Vec::new();
@@ -150,6 +146,7 @@ impl PodLogView<'_> {
     async fn follow(&self) -> Outcome {
         let mut known: BTreeMap<(String, String, String), LogPlace> = BTreeMap::new();
         let mut names: Vec<String> = Vec::new();
+        let mut prefixes = self.prefixes(std::iter::empty());
         let (sender, mut lines) = channel::<PodLine>(64);
         let mut timer = tokio::time::interval(INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -163,9 +160,7 @@ impl PodLogView<'_> {
                     match line.text {
                         Some(text) => {
                             place.last = String::from_utf8_lossy(time(Some(&text))).into_owned();
-                            let n = names.iter().position(|name| *name == place.shown).unwrap_or_default();
-                            let prefix = self.prefixes(names.iter().map(String::as_str)).of(&place.shown, n);
-                            self.print(&prefix, &text)?;
+                            self.print(&prefixes.of(&names[place.name], place.name), &text)?;
                         }
                         None => place.is_open = false,
                     }
@@ -176,6 +171,7 @@ impl PodLogView<'_> {
                         self.join(&container, is_first, &mut known, &mut names, &sender).await?;
                     }
                     is_first = false;
+                    prefixes = self.prefixes(names.iter().map(String::as_str));
                     if !goes_on && known.values().all(|place| !place.is_open) {
                         return Ok(());
                     }
@@ -202,10 +198,11 @@ impl PodLogView<'_> {
         let is_new = place.is_none();
         let since = Some(last.as_str()).filter(|last| !last.is_empty());
         let Some(lines) = self.open(container, since, is_first && is_new).await? else { return Ok(()) };
-        if !names.contains(&container.shown) {
+        let name = names.iter().position(|name| *name == container.shown).unwrap_or_else(|| {
             names.push(container.shown.clone());
-        }
-        known.insert(key.clone(), LogPlace { shown: container.shown.clone(), is_open: true, last: last.clone() });
+            names.len() - 1
+        });
+        known.insert(key.clone(), LogPlace { name, is_open: true, last: last.clone() });
         tokio::spawn(send(lines, key, last, sender.clone()));
         Ok(())
     }
@@ -228,7 +225,8 @@ impl PodLogView<'_> {
 
 /// How far a container's log has been shown.
 struct LogPlace {
-    shown: String,
+    /// Its number among the names that are shown.
+    name: usize,
     is_open: bool,
     /// The time of the last line; empty before the first.
     last: String,

@@ -1,8 +1,7 @@
 //! Waits until what was applied is ready, and says what it waits for and why.
 
 use super::apply::{Applied, say};
-use super::cluster::{Cluster, ClusterError};
-use crate::api::reply::escape;
+use super::cluster::{Cluster, ClusterError, labelled};
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Outcome};
 use crate::kubernetes::live::{LiveEvent, LiveObject, LivePod};
@@ -34,7 +33,7 @@ impl ClusterState {
     /// # Errors
     /// The server's.
     pub async fn of(cluster: &Cluster, project: &str) -> Result<Self, ClusterError> {
-        let query = format!("labelSelector={}", escape(&pod_selector(project)));
+        let query = labelled(&pod_selector(project));
         let mut workloads = Vec::new();
         for served in SERVED.iter().filter(|served| served.is_workload()) {
             let list: Vec<LiveObject> = cluster.list(&served.path(&cluster.namespace), &query).await?;
@@ -42,14 +41,14 @@ impl ClusterState {
             let own = list.into_iter().filter(|object| object.metadata.owner_references.is_empty());
             workloads.extend(own.map(|object| (*served, object)));
         }
-        let namespace = &cluster.namespace;
-        let pods: Vec<LivePod> = cluster.list(&format!("/api/v1/namespaces/{namespace}/pods"), &query).await?;
+        let pods = cluster.pods(project).await?;
         let is_well = |pod: &LivePod| report(pod, &[]).is_well;
         let made = |object: &LiveObject| object.status.replicas > 0 || object.status.succeeded > 0;
         let events = if pods.iter().all(is_well) && workloads.iter().all(|(_, object)| made(object)) {
             Vec::new()
         } else {
-            let list = cluster.list(&format!("/api/v1/namespaces/{namespace}/events"), "fieldSelector=type%3DWarning").await;
+            let list =
+                cluster.list(&format!("/api/v1/namespaces/{}/events", cluster.namespace), "fieldSelector=type%3DWarning").await;
             match list {
                 // Without them less is said.
                 Err(error) if error.code() == 403 => Vec::new(),

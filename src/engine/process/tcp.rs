@@ -4,9 +4,8 @@
 //! the loopback alone.
 
 use crate::engine::EngineError;
+use crate::sys::regular::read_regular_file;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -150,16 +149,13 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, EngineError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    let doing = || EngineError::io(format!("reading {} for TLS", path.display()));
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(doing())?;
-    file.take(MOST_OF_FILE).read_to_end(&mut bytes).map_err(doing())?;
-    Ok(bytes)
+    read_regular_file(path, MOST_OF_FILE).map_err(EngineError::io(format!("reading {} for TLS", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn addresses_are_read_or_refused() {
@@ -187,6 +183,20 @@ mod tests {
             "fd://",
         ] {
             assert!(wrong.parse::<TcpEndpoint>().is_err(), "{wrong}");
+        }
+    }
+
+    /// An engine that waits for the other end of a FIFO serves nobody.
+    #[test]
+    fn certificates_are_files_of_bounded_size() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = |name: &str| directory.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        File::create(path("large")).and_then(|file| file.set_len(MOST_OF_FILE + 1)).expect("file");
+        for name in ["fifo", "large", "missing"] {
+            let files = TlsFiles { authorities: path(name), certificate: path(name), key: path(name) };
+            let refused = acceptor(&files).err().expect("refused").to_string();
+            assert!(refused.starts_with(&format!("reading {} for TLS: ", path(name).display())), "{refused}");
         }
     }
 
