@@ -1,7 +1,8 @@
 //! `wharf kubernetes apply`, `diff`, `status`, `logs` and `down` against an API server of the tests' own.
 
 use super::support::api_server::{ApiServer, Mischief, kubeconfig};
-use super::support::{Ran, eventually};
+use super::support::{Ran, Stack, eventually};
+use crate::images::Registry;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -293,6 +294,40 @@ fn which_cluster() {
     ran(refused).fails(1, &["http://127.0.0.1:1", "cannot be reached", "onnection refused"]);
     room.write("kubeconfig", "a: [");
     room.kubernetes(&["status"]).fails(1, &["the kubeconfig is wrong in"]);
+}
+
+/// What is built here goes to a registry, and the cluster has it by digest: of services with and without a name, and of one that uses
+/// another's. A registry that is not there stops it before anything is applied.
+#[test]
+fn what_is_built_is_pushed_and_named_by_digest() {
+    let registry = Registry::start();
+    let server = ApiServer::start();
+    let stack = Stack::new("nothing");
+    stack.write("kubeconfig", &server.kubeconfig());
+    stack.write("Dockerfile", "FROM busybox:local\nRUN echo built > /built\n");
+    stack.write(
+        "compose.yaml",
+        "services:\n  web: {build: .}\n  named: {build: ., image: 'team/app:1'}\n  user: {image: 'team/app:1'}\n",
+    );
+    let apply = |registry: &str| {
+        let args = ["kubernetes", "apply", "--no-wait", "--push", registry];
+        let mut command = stack.command(&args);
+        command.env("KUBECONFIG", stack.path("kubeconfig")).env_remove("HTTPS_PROXY").env_remove("https_proxy");
+        ran(command)
+    };
+    apply("127.0.0.1:1/x").fails(1, &["127.0.0.1:1"]);
+    assert!(!server.has("deployments", "web"), "nothing was applied");
+    let target = format!("127.0.0.1:{}/shop", registry.port);
+    apply(&target).ok();
+    let image = |name: &str| {
+        let object = server.object("deployments", name);
+        object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image").to_string()
+    };
+    let of = |name: &str| format!("{target}/{name}@sha256:");
+    assert!(image("web").starts_with(&of(&format!("{}-web", stack.project))), "{}", image("web"));
+    assert!(image("named").starts_with(&of("team/app")), "{}", image("named"));
+    assert_eq!(image("user"), image("named"));
+    stack.wharf(&["image", "pull", &image("named")]).ok();
 }
 
 #[test]

@@ -5,7 +5,6 @@ use crate::cli::project::build::{self, BuildFlags, image_name};
 use crate::cli::project::push::push_named;
 use crate::cli::{Failure, Global, Outcome, connect};
 use crate::compose::Loaded;
-use crate::compose::model::Service;
 use crate::kubernetes::{has_registry, unpushed};
 use std::collections::BTreeMap;
 
@@ -38,6 +37,7 @@ fn below(registry: &str, image: &str) -> String {
 /// # Errors
 /// The build's, or the registry's.
 pub async fn push_all(global: &Global, loaded: &mut Loaded, registry: &str) -> Outcome {
+    build::name_images(&mut loaded.project);
     let with_jobs = crate::cli::jobs::run::with_jobs_as_services(loaded).into_owned();
     let built = with_jobs.project.services.iter().filter(|(_, service)| service.build.is_some());
     let names: Vec<String> = built.map(|(name, _)| name.clone()).collect();
@@ -59,17 +59,13 @@ pub async fn push_all(global: &Global, loaded: &mut Loaded, registry: &str) -> O
         })?;
         pushed.insert(image, format!("{}@{digest}", without_tag(&target)));
     }
-    let project_name = loaded.project.name.clone();
-    let name_one = |name: &str, service: &mut Service| {
-        let own = format!("{project_name}{}{name}", crate::cli::separator());
-        // A service without `build` may use the image that another one builds.
-        let image = service.image.clone().or_else(|| service.build.is_some().then_some(own));
-        if let Some(by_digest) = image.and_then(|image| pushed.get(&image)) {
+    // A service without `build` may use the image that another one builds.
+    let jobs = loaded.project.jobs.values_mut().map(|job| &mut job.service);
+    for service in loaded.project.services.values_mut().chain(jobs) {
+        if let Some(by_digest) = service.image.as_ref().and_then(|image| pushed.get(image)) {
             service.image = Some(by_digest.clone());
         }
-    };
-    loaded.project.services.iter_mut().for_each(|(name, service)| name_one(name, service));
-    loaded.project.jobs.iter_mut().for_each(|(name, job)| name_one(name, &mut job.service));
+    }
     Ok(())
 }
 
