@@ -360,5 +360,8 @@ fn logs_are_merged_by_time() {
     // Nothing runs any more: it ends.
     let followed = room.kubernetes(&["logs", "-f", "db"]).ok();
     assert_eq!(followed, "db-0  | two\ndb-0  | end\n");
+    // A log that was cut is read on, though its container has ended meanwhile, and no line is shown twice.
+    room.server.trouble(("GET", "/pods/db-0/log"), 1, Mischief::Cut(format!("{} two\n", time(2))));
+    assert_eq!(room.kubernetes(&["logs", "-f", "db"]).ok(), "db-0  | two\ndb-0  | end\n");
     room.kubernetes(&["logs", "nobody"]).fails(1, &["nobody"]);
 }

@@ -157,12 +157,12 @@ impl PodLogView<'_> {
                 biased;
                 Some(line) = lines.recv() => {
                     let Some(place) = known.get_mut(&line.of) else { continue };
-                    match line.text {
-                        Some(text) => {
+                    match line.what {
+                        FromLog::Line(text) => {
                             place.last = String::from_utf8_lossy(time(Some(&text))).into_owned();
                             self.print(&prefixes.of(&names[place.name], place.name), &text)?;
                         }
-                        None => place.is_open = false,
+                        FromLog::End { was_cut } => (place.is_open, place.is_whole) = (false, !was_cut),
                     }
                 }
                 _ = timer.tick() => {
@@ -172,7 +172,7 @@ impl PodLogView<'_> {
                     }
                     is_first = false;
                     prefixes = self.prefixes(names.iter().map(String::as_str));
-                    if !goes_on && known.values().all(|place| !place.is_open) {
+                    if !goes_on && known.values().all(|place| !place.is_open && place.is_whole) {
                         return Ok(());
                     }
                 }
@@ -191,18 +191,22 @@ impl PodLogView<'_> {
     ) -> Outcome {
         let key = (container.pod.clone(), container.container.clone(), container.id.clone());
         let place = known.get(&key);
-        if place.is_some_and(|place| place.is_open || !container.is_running) {
+        if place.is_some_and(|place| place.is_open || place.is_whole && !container.is_running) {
             return Ok(());
         }
         let last = place.map(|place| place.last.clone()).unwrap_or_default();
         let is_new = place.is_none();
         let since = Some(last.as_str()).filter(|last| !last.is_empty());
-        let Some(lines) = self.open(container, since, is_first && is_new).await? else { return Ok(()) };
+        let Some(lines) = self.open(container, since, is_first && is_new).await? else {
+            // There is no more of it.
+            known.entry(key).and_modify(|place| place.is_whole = true);
+            return Ok(());
+        };
         let name = names.iter().position(|name| *name == container.shown).unwrap_or_else(|| {
             names.push(container.shown.clone());
             names.len() - 1
         });
-        known.insert(key.clone(), LogPlace { name, is_open: true, last: last.clone() });
+        known.insert(key.clone(), LogPlace { name, is_open: true, is_whole: false, last: last.clone() });
         tokio::spawn(send(lines, key, last, sender.clone()));
         Ok(())
     }
@@ -228,6 +232,8 @@ struct LogPlace {
     /// Its number among the names that are shown.
     name: usize,
     is_open: bool,
+    /// It was read to its end.
+    is_whole: bool,
     /// The time of the last line; empty before the first.
     last: String,
 }
@@ -235,20 +241,30 @@ struct LogPlace {
 /// A line of a container, or its log's end.
 struct PodLine {
     of: (String, String, String),
-    text: Option<Bytes>,
+    what: FromLog,
+}
+
+enum FromLog {
+    Line(Bytes),
+    End { was_cut: bool },
 }
 
 /// Sends a log's lines, but for those up to a time that were shown before it was cut.
 async fn send(mut lines: LogLines, of: (String, String, String), after: String, sender: Sender<PodLine>) {
-    while let Ok(Some(text)) = lines.next().await {
+    let was_cut = loop {
+        let text = match lines.next().await {
+            Ok(Some(text)) => text,
+            Ok(None) => break false,
+            Err(_) => break true,
+        };
         if !after.is_empty() && time_of(&text) <= after.as_bytes() {
             continue;
         }
-        if sender.send(PodLine { of: of.clone(), text: Some(text) }).await.is_err() {
+        if sender.send(PodLine { of: of.clone(), what: FromLog::Line(text) }).await.is_err() {
             return;
         }
-    }
-    let _ = sender.send(PodLine { of, text: None }).await;
+    };
+    let _ = sender.send(PodLine { of, what: FromLog::End { was_cut } }).await;
 }
 
 fn of(pod: &LivePod, status: &LiveContainerStatus) -> PodContainer {

@@ -27,6 +27,8 @@ pub enum Mischief {
     Answer(u16, String),
     /// A body that has no end.
     Endless,
+    /// A body that is longer by its head than what comes of it.
+    Cut(String),
     /// No answer within the client's patience.
     Silence,
 }
@@ -159,6 +161,11 @@ fn answer(stream: &mut TcpStream, cluster: &Mutex<Cluster>, method: &str, target
             let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20));
             let _ = stream.write_all(head.as_bytes());
             while stream.write_all(chunk.as_bytes()).is_ok() {}
+            return false;
+        }
+        Some(Mischief::Cut(text)) => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len() + 1);
+            let _ = stream.write_all(head.as_bytes());
             return false;
         }
         Some(Mischief::Silence) => {
