@@ -84,5 +84,29 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// 256 random bits in hexadecimal: an id of a container or a network.
 pub(crate) fn new_id() -> std::io::Result<String> {
-    crate::random::hex::<32>()
+    loop {
+        let id = crate::random::hex::<32>()?;
+        if may_be_a_hostname(&id) {
+            return Ok(id);
+        }
+    }
+}
+
+/// Whether the short form, which is the hostname of a container by default, is looked up as a name: libc takes digits alone for
+/// an address and finds no host, whatever /etc/hosts says. One id of 281 is such.
+fn may_be_a_hostname(id: &str) -> bool {
+    id.bytes().take(12).any(|byte| !byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_no_number() {
+        assert!(!may_be_a_hostname(&format!("{}{}", "749820042378", "a".repeat(52))));
+        assert!(may_be_a_hostname(&format!("{}{}", "74982004237a", "1".repeat(52))));
+        // Of as many random ones, 14 in the mean would be.
+        assert!((0..4000).all(|_| may_be_a_hostname(&new_id().expect("an id"))));
+    }
 }

@@ -184,10 +184,19 @@ fn questions_to_a_silent_resolver_are_bounded() {
     // Names of the network are answered all the while.
     inside(&stack, "bad", move || {
         asked.set_nonblocking(false).expect("blocking");
-        asked.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-        asked.send_to(&question(0xabcd, "app"), resolver()).expect("ask");
-        let mut buffer = [0; 512];
-        while asked.recv(&mut buffer).expect("answer") < 12 || buffer[..2] != [0xab, 0xcd] || buffer[7] != 1 {}
+        asked.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+        // The flood may have left either end's buffer full: a question or an answer is lost then, and asked again as by libc.
+        let is_answered = |_| {
+            asked.send_to(&question(0xabcd, "app"), resolver()).expect("ask");
+            let mut buffer = [0; 512];
+            while let Ok(length) = asked.recv(&mut buffer) {
+                if length >= 12 && buffer[..2] == [0xab, 0xcd] && buffer[7] == 1 {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!((0..5).any(is_answered), "a name of the network is not answered");
         // One more waits when the container ends.
         asked.send_to(&question(1, "example.org"), resolver()).expect("ask");
     });
