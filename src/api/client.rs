@@ -1,10 +1,14 @@
 //! The CLI's end: requests to the engine, and its streams.
 
+mod streams;
+
+pub use streams::{Frames, Lines, take_frame};
+
 use super::WARNING_HEADER;
 use super::types::ErrorAnswer;
 use crate::printable;
 use crate::sys::socket::short_name;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
@@ -23,7 +27,6 @@ use tokio::net::UnixStream;
 /// must not take this one's memory.
 const MAX_ANSWER: usize = 256 << 20;
 const MAX_ERROR: usize = 1 << 20;
-const MAX_LINE: usize = 64 << 20;
 
 /// Why a request of the CLI has no answer that it can use.
 #[derive(Debug, thiserror::Error)]
@@ -423,13 +426,6 @@ async fn whole(body: Incoming, most: usize) -> Result<Bytes, ClientError> {
     Ok(Limited::new(body, most).collect().await.map_err(ClientError::protocol)?.to_bytes())
 }
 
-/// An answer in lines of JSON.
-pub struct Lines {
-    body: Incoming,
-    buffer: BytesMut,
-    connector: Option<Arc<dyn Connector>>,
-}
-
 /// A reader as a request's body.
 fn stream_body(mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -> RequestBody {
     use tokio::io::AsyncReadExt;
@@ -448,77 +444,4 @@ fn stream_body(mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -
         }
     });
     BodyExt::boxed_unsync(StreamBody::new(super::reply::receiver_stream(receiver)))
-}
-
-impl Lines {
-    /// The next line; `None` at the end.
-    ///
-    /// # Errors
-    /// A broken connection, or a line that is not what is expected.
-    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.buffer) {
-                let line = self.buffer.split_to(end + 1);
-                return serde_json::from_slice(&line).map(Some).map_err(ClientError::protocol);
-            }
-            if self.buffer.len() > MAX_LINE {
-                return Err(ClientError::Protocol("a line of its answer has no end".into()));
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(_)) => return Err(or_broken(self.connector.as_ref(), ClientError::Cut).await),
-                None if self.buffer.is_empty() => return Ok(None),
-                None => {
-                    let line = std::mem::take(&mut self.buffer);
-                    return serde_json::from_slice(&line).map(Some).map_err(ClientError::protocol);
-                }
-            }
-        }
-    }
-}
-
-/// An answer in Docker's frames.
-pub struct Frames {
-    body: Incoming,
-    buffer: BytesMut,
-    connector: Option<Arc<dyn Connector>>,
-}
-
-impl Frames {
-    /// The next frame: 1 for standard output, 2 for standard error, and its bytes; `None` at the end.
-    ///
-    /// # Errors
-    /// A broken connection.
-    pub async fn next(&mut self) -> Result<Option<(u8, Bytes)>, ClientError> {
-        loop {
-            if let Some(frame) = self.buffered() {
-                return Ok(Some(frame));
-            }
-            if self.buffer.len() > MAX_LINE {
-                return Err(ClientError::Protocol("a frame of its answer has no end".into()));
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(error)) => return Err(or_broken(self.connector.as_ref(), ClientError::protocol(error)).await),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// A frame that has come already.
-    pub fn buffered(&mut self) -> Option<(u8, Bytes)> {
-        take_frame(&mut self.buffer)
-    }
-}
-
-/// Takes a whole frame out of a buffer.
-pub fn take_frame(buffer: &mut BytesMut) -> Option<(u8, Bytes)> {
-    let header = buffer.get(..8)?;
-    let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    if buffer.len() < 8 + length {
-        return None;
-    }
-    let stream = header[0];
-    buffer.advance(8);
-    Some((stream, buffer.split_to(length).freeze()))
 }

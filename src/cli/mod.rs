@@ -8,6 +8,7 @@ mod output;
 
 mod arguments;
 mod connect;
+mod failure;
 mod jobs;
 mod kubernetes;
 mod last_bytes;
@@ -18,7 +19,10 @@ mod proxies;
 mod remote;
 mod signals;
 
+pub use failure::{Failure, Outcome};
+
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use failure::finish;
 use objects::{container, engine, images, login, network, system};
 use project::{
     attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, publish, push, run, up, updates,
@@ -257,46 +261,6 @@ pub fn use_compatible_names() {
     let _ = SEPARATOR.set("_");
 }
 
-/// Why a command ends without success: its message has been shown, or is to be.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("{0}")]
-    Load(#[from] crate::compose::diagnostic::LoadError),
-    #[error("error: {0}")]
-    Client(#[from] crate::api::client::ClientError),
-    #[error("error: {0}")]
-    Message(String),
-    /// Everything has been printed; the exit code remains.
-    #[error("")]
-    Code(u8),
-    /// A message with an exit code of its own.
-    #[error("{why}")]
-    WithCode { why: Box<Failure>, code: u8 },
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Failure::Code(code) | Failure::WithCode { code, .. } => *code,
-            Failure::Client(crate::api::client::ClientError::Refused { exit_code: Some(code), .. }) => *code as u8,
-            _ => 1,
-        }
-    }
-
-    /// The same with another exit code, unless it has one of its own: that of a container's process, 126 or 127.
-    pub fn or_code(self, code: u8) -> Self {
-        match self.code() {
-            1 | 128 if !matches!(self, Failure::Code(_) | Failure::WithCode { .. }) => {
-                Failure::WithCode { why: Box::new(self), code }
-            }
-            _ => self,
-        }
-    }
-}
-
-/// The end of a command.
-pub type Outcome = Result<(), Failure>;
-
 /// Every command with its options, for tests and documentation.
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
@@ -379,19 +343,6 @@ fn usage(mut error: clap::Error, command: &mut clap::Command, words: &[std::ffi:
     let word = words.iter().skip(1).find_map(|word| command.find_subcommand(word));
     let of_docker = word.is_some_and(|word| matches!(word.get_name(), "container" | "image" | "network" | "volume" | "system"));
     ExitCode::from(if of_docker { 125 } else { 1 })
-}
-
-fn finish(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let text = failure.to_string();
-            if !text.is_empty() {
-                eprintln!("{}", crate::printable::lines(&text));
-            }
-            ExitCode::from(failure.code())
-        }
-    }
 }
 
 /// Whether a command is for the engine of the chosen machine. An engine itself is where it is.

@@ -1,6 +1,9 @@
 //! The order of the stages, for the project's own files and for those that they include and extend.
 
+mod extended;
 mod fetching;
+
+use extended::FileReader;
 
 use super::check::Check;
 use super::diagnostic::{Diagnostic, LoadError, Severity, Sources};
@@ -475,36 +478,6 @@ fn selected(root: &Node, named: &[String]) -> Option<HashSet<String>> {
         }
     }
     (!named.is_empty()).then_some(selected)
-}
-
-/// Reads the files that services extend.
-struct FileReader<'l, 'a, 'v> {
-    loader: &'l mut Loader<'a>,
-    variables: &'v VariableValues,
-}
-
-impl extends::ReadFile for FileReader<'_, '_, '_> {
-    fn locate(&mut self, text: &str, directory: &Path, from: &Path, asked_at: &Node) -> Result<PathBuf, Diagnostics> {
-        let name = asked_at.get("file").cloned().unwrap_or_else(|| Node::string(text, &asked_at.at));
-        self.loader.locate(&name, directory, from)
-    }
-
-    fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Diagnostics> {
-        if !path.exists() {
-            let message = format!("the extended file {} does not exist", path.display());
-            let at = asked_at.get("file").map_or(&asked_at.at, |file| &file.at);
-            return Err(vec![Diagnostic::error(at, message).help("the path is relative to the project's directory")]);
-        }
-        let mut merged: Option<Node> = None;
-        for mut document in self.loader.parse(path)?.documents {
-            self.loader.document(&mut document, self.variables)?;
-            match &mut merged {
-                None => merged = Some(document),
-                Some(base) => merge::merge(base, document, &schema::PROJECT),
-            }
-        }
-        merged.ok_or_else(|| vec![Diagnostic::error(&asked_at.at, format!("the extended file {} is empty", path.display()))])
-    }
 }
 
 /// Warns of log drivers that send logs elsewhere: wharf has one way to keep them.

@@ -20,6 +20,7 @@ use super::ignore::{self, Patterns};
 use super::lint::{self, Checks};
 use super::stages::{self, Needs, Stages};
 use super::{BuildEvent, BuildReport, BuildRequest, GivenDockerfile, Host};
+use crate::image::attest::Predicate;
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{KeepImage, Layer, LayerDraft};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
@@ -117,27 +118,14 @@ pub async fn build(host: Arc<dyn Host>, request: BuildRequest, report: BuildRepo
         Err(_) => Ok(Vec::new()),
     };
     let store = solver.host.store();
-    let (finished, predicates) = match finished.and_then(|finished| Ok((finished, predicates?))) {
-        Ok(both) => both,
+    match finished.and_then(|finished| Ok((finished, predicates?))) {
+        Ok((finished, predicates)) => solver.store_image(&names, &finished, predicates).await,
         Err(error) => {
             // What was built is kept for the next try.
             let _ = blocking(move || store.confirm()).await;
-            return Err(error);
+            Err(error)
         }
-    };
-    let mut config = finished.config.clone();
-    config.created = Some(finished.created.clone());
-    config.config.labels.extend(solver.request.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
-    if solver.request.inline_cache {
-        config.set_other(INLINE_CACHE, json!(finished.trail));
     }
-    let (bytes, layers) = (config.to_bytes()?, finished.layers.clone());
-    let tagged = names.clone();
-    let keep = if solver.request.passing { KeepImage::Passing } else { KeepImage::Listed };
-    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &predicates, keep)).await?;
-    let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
-    (solver.report)(BuildEvent::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
-    Ok(built)
 }
 
 /// Checks a Dockerfile before its context is there.
@@ -255,6 +243,28 @@ struct SolveStep<'a> {
 }
 
 impl Solver {
+    /// Stores the image of the target stage under the request's names.
+    async fn store_image(
+        &self,
+        names: &[ImageRef],
+        finished: &StageState,
+        predicates: Vec<Predicate>,
+    ) -> Result<Built, ImageError> {
+        let mut config = finished.config.clone();
+        config.created = Some(finished.created.clone());
+        config.config.labels.extend(self.request.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if self.request.inline_cache {
+            config.set_other(INLINE_CACHE, json!(finished.trail));
+        }
+        let (bytes, layers, tagged) = (config.to_bytes()?, finished.layers.clone(), names.to_vec());
+        let keep = if self.request.passing { KeepImage::Passing } else { KeepImage::Listed };
+        let store = self.host.store();
+        let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &predicates, keep)).await?;
+        let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
+        (self.report)(BuildEvent::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
+        Ok(built)
+    }
+
     /// A stage's result; built once, whoever needs it. Each stage is a task of its own: in a chain of hundreds, futures inside of
     /// one another would exhaust the stack. The task ends with who waits for it.
     fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<StageState>, ImageError>> {

@@ -1,37 +1,18 @@
 //! RUN: the command, its environment, its mounts, and the layer that it leaves.
 
+mod last_lines;
+mod secrets;
+
+pub(super) use last_lines::LastLines;
+
 use super::variables::PREDEFINED;
 use super::*;
 use crate::image::build::agent::LentAgent;
 use crate::image::build::cache;
 use crate::image::build::mounts::{self, MadeMount, RunMount, RunMountType};
-use crate::image::build::{CommandOutput, RunProcess, Secret, SecretContent};
-use base64::Engine as _;
-use std::collections::{BTreeSet, VecDeque};
+use crate::image::build::{CommandOutput, RunProcess};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-
-/// Lines of a failed command that its error shows.
-const SHOWN_LINES: usize = 20;
-
-/// The last lines of a step's output, for when it fails.
-#[derive(Clone, Default)]
-pub(super) struct LastLines(Arc<Mutex<VecDeque<String>>>);
-
-impl LastLines {
-    fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        if lines.len() == SHOWN_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line.to_string());
-    }
-}
-
-impl std::fmt::Display for LastLines {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).iter().try_for_each(|line| write!(f, "\n      {line}"))
-    }
-}
 
 /// The mounts of a command, and what keeps them alive.
 #[derive(Default)]
@@ -337,67 +318,6 @@ impl Solver {
         Ok(())
     }
 
-    /// `--mount=type=secret`: a file, a variable, or both.
-    async fn prepare_secret(
-        &self,
-        step: &SolveStep<'_>,
-        mount: &RunMount,
-        target: Option<String>,
-        into: &mut Prepared,
-    ) -> Result<(), ImageError> {
-        let id = mount
-            .id
-            .clone()
-            .or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string)))
-            .unwrap_or_default();
-        let secret = self.request.secrets.get(&id);
-        let content = match secret.map(|secret| &secret.content) {
-            Some(SecretContent::Value(value)) => value.clone().into_bytes(),
-            Some(SecretContent::Encoded(value)) => base64::engine::general_purpose::STANDARD
-                .decode(value)
-                .map_err(|e| self.wrong(step, format!("the secret `{id}` is not understood: {e}")))?,
-            Some(SecretContent::File(path)) => read_secret(path)
-                .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
-            None => match self.lent_secret(&id).await.map_err(|e| self.wrong(step, e.to_string()))? {
-                Some(content) => content,
-                None if mount.required => {
-                    return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
-                }
-                None => return Ok(()),
-            },
-        };
-        if let Some(name) = &mount.env {
-            into.env.push(format!("{name}={}", String::from_utf8_lossy(&content).trim_end_matches('\n')));
-        }
-        if mount.env.is_none() || target.is_some() {
-            let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
-            let draft = self.host.store().draft()?;
-            let place = draft.diff().join("secret");
-            // What RUN says, what the secret is given with, BuildKit's default.
-            let or_given = |own: Option<u32>, given: fn(&Secret) -> Option<u32>, default: u32| {
-                own.or_else(|| secret.and_then(given)).unwrap_or(default)
-            };
-            let mode = or_given(mount.mode, |secret| secret.mode, 0o400);
-            let owner = (or_given(mount.uid, |secret| secret.uid, 0), or_given(mount.gid, |secret| secret.gid, 0));
-            write_secret(&place, &content, mode, owner).map_err(ImageError::store("preparing a mount".into()))?;
-            into.mounts.push(MadeMount::Bind { source: place, target, read_only: true });
-            into.drafts.push(draft);
-        }
-        // The content is not in the key: another password is not another build.
-        into.key.push(format!("secret {id} {:?}", mount.env));
-        if let Some(Secret { uid, gid, mode, .. }) = secret.filter(|s| (s.uid, s.gid, s.mode) != (None, None, None)) {
-            into.key.push(format!("given as {uid:?} {gid:?} {mode:?}"));
-        }
-        Ok(())
-    }
-
-    async fn lent_secret(&self, id: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        match &self.request.lender {
-            Some(lender) => lender.secret(id).await,
-            None => Ok(None),
-        }
-    }
-
     /// `--mount=type=ssh`: the socket of an agent.
     async fn prepare_ssh(
         &self,
@@ -517,23 +437,4 @@ fn remove_stubs(layer: &Path, stubs: &[PathBuf]) -> std::io::Result<()> {
 /// Whether a RUN is a heredoc and nothing else.
 fn is_alone(rest: &str) -> bool {
     !rest.trim().contains(char::is_whitespace)
-}
-
-/// Bytes of a secret: BuildKit's bound.
-const MAX_SECRET: u64 = 500 << 10;
-
-/// Reads a secret that the client has named, which may be any regular file of the machine.
-fn read_secret(path: &Path) -> std::io::Result<Vec<u8>> {
-    let root = std::fs::File::open("/")?;
-    crate::sys::regular::read_regular(root.as_fd(), path, MAX_SECRET)
-}
-
-/// Readable by nobody else on the way.
-fn write_secret(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
