@@ -15,11 +15,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// How long a client may take until it has shown its certificate.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const PROBES: Duration = Duration::from_secs(10);
 /// So many questions without an answer: it has gone.
 const UNANSWERED: u32 = 3;
+/// What a client of HTTP hears on a port with TLS, in the words of Docker's engine.
+const NO_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 /// Refusals in the log: one in so many seconds.
 const BETWEEN_REFUSALS: i64 = 1;
 
@@ -80,12 +83,24 @@ async fn admit(engine: Arc<Engine>, stream: TcpStream, tls: Option<TlsAcceptor>,
     };
     // It has no request yet: where there are too many connections, it is the first to go.
     let shown = tokio::select! {
-        shown = timeout(HANDSHAKE, tls.accept(stream)) => shown,
+        shown = timeout(HANDSHAKE, shake_hands(&tls, stream)) => shown,
         () = entry.ended() => return Ok(()),
     };
     let late =
         || io::Error::new(io::ErrorKind::TimedOut, format!("it has not shown a certificate within {} s", HANDSHAKE.as_secs()));
     carry(engine, shown.map_err(|_| late())??, &socket, entry, Way::Guarded).await
+}
+
+async fn shake_hands(tls: &TlsAcceptor, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+        // A method of HTTP: TLS begins with 22. What has come is read, so that the answer is not reset.
+        let _ = stream.read(&mut [0; 8192]).await;
+        stream.write_all(NO_TLS).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks HTTP without TLS"));
+    }
+    tls.accept(stream).await
 }
 
 /// Serves a connection through a socket pair. `socket` is the client's, for who looks whether it is still there.

@@ -161,13 +161,13 @@ secrets: {{word: {{environment: WORD}}}}
     assert!(runs(&stack, &name("slow")).is_empty() && runs(&stack, &name("long")).is_empty());
 }
 
-/// An engine in the foreground whose clock a test puts forward.
 /// Writes the engine's clock: whoever reads it meanwhile has the time before or the time after.
 fn put_forward(stack: &Stack, seconds: i64) {
     stack.write("clock.new", &seconds.to_string());
     std::fs::rename(stack.path("clock.new"), stack.path("clock")).expect("renamed");
 }
 
+/// An engine in the foreground whose clock a test puts forward.
 struct Clock<'a> {
     stack: &'a Stack,
     /// What puts the real time half past an hour: no fire of an hour is just over.
@@ -188,15 +188,12 @@ impl<'a> Clock<'a> {
         clock
     }
 
-    /// Starts the engine of this clock. One that a monitor has started meanwhile has another clock, and is ended.
+    /// Starts the engine of this clock, in the place of one that a monitor has started meanwhile, which has another clock.
     fn engine(&mut self) {
         eventually("the engine answers", 20, || {
-            if self.stack.engine_pid().is_some() {
-                kill_engine(self.stack);
-            }
             let ended = self.engine.as_mut().is_none_or(|engine| engine.try_wait().expect("engine").is_some());
             if ended {
-                let mut command = self.stack.command(&["engine"]);
+                let mut command = self.stack.command(&["engine", "--replace"]);
                 command.env("TEST_CLOCK", self.stack.path("clock"));
                 self.engine = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("engine"));
             }

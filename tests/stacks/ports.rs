@@ -131,10 +131,10 @@ fn a_port_is_for_clients_with_a_certificate() {
         let log = Foreground::log(&stack);
         log.contains("a client of the API's port was not let in: 127.0.0.1:")
     });
-    // Without TLS nothing is said.
+    // Without TLS that alone is said.
     let plain =
         Command::new("curl").args(["-sS", "--max-time", "20", &format!("http://127.0.0.1:{port}/_ping")]).output().expect("curl");
-    assert!(!plain.status.success() && !body(&plain).contains("OK"), "{plain:?}");
+    assert_eq!(body(&plain), "Client sent an HTTP request to an HTTPS server.\n", "{plain:?}");
     // TLS 1.1 and before are over.
     let old = authorities.curl("client", &format!("{url}/_ping"), &["--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0"]);
     assert!(!old.status.success(), "{old:?}");
@@ -158,6 +158,12 @@ fn a_port_is_for_clients_with_a_certificate() {
     drop(engine);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     assert_eq!(stack.wharf(&["container", "rm", "-f", "one"]).code, 0);
+    // An engine whose own certificate is over says so.
+    let files = ["--tlscert", &authorities.path("expired.pem"), "--tlskey", &authorities.path("expired.key")];
+    let options = ["-H", &format!("tcp://127.0.0.1:{}", free_port()), "--tlsverify", "--tlscacert", &authorities.path("ca.pem")];
+    let _engine = Foreground::start(&stack, &[&options[..], &files].concat());
+    let what = format!("no client takes the certificate in {}: certificate expired", authorities.path("expired.pem"));
+    eventually("the log says that it has expired", 10, || Foreground::log(&stack).contains(&what));
 }
 
 /// What comes over an upgraded connection, by `openssl s_client`.

@@ -7,6 +7,7 @@ use crate::image::build::dockerfile::{self, MalformedDockerfile};
 use crate::image::build::lint::{self, Checks};
 use crate::image::build::stages::{self, Stages};
 use crate::image::build::{GivenDockerfile, outline};
+use crate::sys::blocking::in_place;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ fn lint(given: &GivenDockerfile, attributes: &Attributes, store: &Store) -> Valu
         Ok(checks) => checks,
         Err(why) => return failed(None, why),
     };
-    let found = lint::lint(&given.text, &file, &checks, &|image| store.environment(image));
+    let found = in_place(|| lint::lint(&given.text, &file, &checks, &|image| store.environment(image)));
     let warning = |finding: &lint::LintFinding| {
         json!({
             "ruleName": finding.rule,

@@ -12,11 +12,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use tokio_rustls::rustls::{self, CertificateError, RootCertStore, ServerConfig};
 
 /// Docker's ports, without TLS and with it.
 const PORT: u16 = 2375;
@@ -136,16 +137,35 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, EngineError> {
     for authority in certificates(&files.authorities)? {
         roots.add(authority).map_err(|error| wrong(&files.authorities, error.to_string()))?;
     }
+    let chain = certificates(&files.certificate)?;
+    if let Some(why) = wrong_time(&chain, &roots, &provider) {
+        tracing::warn!("no client takes the certificate in {}: {why}", files.certificate.display());
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|error| wrong(&files.authorities, error.to_string()))?;
-    let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| wrong(&files.key, error.to_string()))?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
         .map_err(|error| wrong(&files.certificate, format!("{error}; its key is to be in {}", files.key.display())))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Why a certificate is not for this time. Whether its authority is one of `roots` is the clients' affair.
+fn wrong_time(chain: &[CertificateDer<'_>], roots: &RootCertStore, provider: &CryptoProvider) -> Option<CertificateError> {
+    let (own, others) = chain.split_first()?;
+    let own = ParsedCertificate::try_from(own).ok()?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    match verify_server_cert_signed_by_trust_anchor(&own, roots, others, UnixTime::now(), algorithms) {
+        Err(rustls::Error::InvalidCertificate(
+            why @ (CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }),
+        )) => Some(why),
+        _ => None,
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EngineError> {

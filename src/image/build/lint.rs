@@ -15,6 +15,12 @@ use std::sync::LazyLock;
 const MOST: usize = 500;
 /// Letters by which a name may differ from the one that is suggested.
 const DISTANCE: usize = 2;
+/// Letters of a name for which another is suggested.
+const LONGEST_NAME: usize = 64;
+/// The work for one file, in comparisons of letters or names. The file is a stranger's: a check ends by then, with what it has found.
+const MOST_WORK: usize = 10_000_000;
+/// What one look at an image's configuration counts for.
+const IMAGE_WORK: usize = 20_000;
 
 /// Something that a rule says of some lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +32,7 @@ pub struct LintFinding {
 }
 
 /// The rules and what they say in general. The address is made of the name.
-const RULES: [(&str, &str); 17] = [
+const RULES: [(&str, &str); 19] = [
     ("StageNameCasing", "Stage names should be lowercase"),
     ("FromAsCasing", "The 'as' keyword should match the case of the 'from' keyword"),
     ("NoEmptyContinuation", "Empty continuation lines will become errors in a future release"),
@@ -49,12 +55,29 @@ const RULES: [(&str, &str); 17] = [
     ),
     ("SecretsUsedInArgOrEnv", "Sensitive data should not be used in the ARG or ENV commands"),
     ("InvalidDefaultArgInFrom", "Default value for global ARG results in an empty or invalid base image name"),
+    ("ExposeProtoCasing", "Protocol in EXPOSE instruction should be lowercase"),
+    (
+        "ExposeInvalidFormat",
+        "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release",
+    ),
     ("FromPlatformFlagConstDisallowed", "FROM --platform flag should not use a constant value"),
 ];
 
 /// Arguments of the platform that a FROM may name without an ARG.
 const PLATFORM_ARGS: [&str; 8] =
     ["BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT", "TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"];
+
+/// The value of an argument of the platform: a build is for this machine.
+fn platform_argument(name: &str) -> Option<String> {
+    let architecture = crate::image::architecture();
+    match name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"))? {
+        "PLATFORM" => Some(format!("linux/{architecture}")),
+        "OS" => Some("linux".into()),
+        "ARCH" => Some(architecture.to_string()),
+        "VARIANT" => Some(String::new()),
+        _ => None,
+    }
+}
 
 impl LintFinding {
     /// What the rule is about in general.
@@ -103,12 +126,15 @@ pub fn lint(
     if checks.skip_all {
         return Vec::new();
     }
-    let mut linter = Linter { checks, escape: file.escape, found: Vec::new() };
+    let mut linter = Linter { checks, escape: file.escape, found: Vec::new(), work: MOST_WORK };
     linter.casing(file);
     linter.continuations(text, file);
     let mut scope = LintScope { environment, globals: BTreeMap::new(), stages: Vec::new() };
     for instruction in &file.instructions {
         linter.instruction(instruction, &mut scope);
+        if linter.work == 0 || linter.found.len() >= MOST {
+            break;
+        }
     }
     linter.found.sort_by_key(|finding| finding.lines);
     linter.found.truncate(MOST);
@@ -119,12 +145,14 @@ struct Linter<'a> {
     checks: &'a Checks,
     escape: char,
     found: Vec<LintFinding>,
+    /// What is left of [`MOST_WORK`].
+    work: usize,
 }
 
 /// What is known above an instruction.
 struct LintScope<'a> {
     environment: &'a dyn Fn(&str) -> Option<Vec<String>>,
-    /// ARGs before the first FROM, with their defaults.
+    /// ARGs before the first FROM, with their defaults, in which those before them are expanded.
     globals: BTreeMap<String, Option<String>>,
     stages: Vec<StageScope>,
 }
@@ -189,7 +217,7 @@ impl Linter<'_> {
             ("FROM", _) => return self.from(instruction, scope),
             ("ARG", true) => {
                 for (name, default) in arguments(instruction, self.escape) {
-                    self.secret("ARG", &name, at);
+                    let default = default.and_then(|default| self.expanded(&default, scope));
                     scope.globals.insert(name, default);
                 }
                 return;
@@ -230,6 +258,7 @@ impl Linter<'_> {
                 }
             }
             "SHELL" => stage.shell = true,
+            "EXPOSE" => words(&instruction.rest, self.escape).iter().for_each(|port| self.port(port, at)),
             "WORKDIR" => {
                 let path = instruction.rest.trim().trim_matches(['"', '\'']);
                 if !stage.workdir && !path.starts_with(['/', '$']) {
@@ -258,7 +287,10 @@ impl Linter<'_> {
     fn undefined(&mut self, text: &str, at: (usize, usize), stage: &StageScope) {
         let Some(known) = &stage.known else { return };
         for name in used(text, self.escape).into_iter().filter(|name| !known.contains(name)) {
-            let suggested = similar(&name, known.iter().map(String::as_str));
+            if self.found.len() >= MOST {
+                return;
+            }
+            let suggested = self.similar(&name, known.iter().map(String::as_str));
             let suggested = suggested.map(|other| format!(" (did you mean ${other}?)")).unwrap_or_default();
             self.find("UndefinedVar", at, format!("Usage of undefined variable '${name}'{suggested}"));
         }
@@ -268,11 +300,61 @@ impl Linter<'_> {
         static SECRETS: LazyLock<Option<Regex>> = LazyLock::new(|| {
             Regex::new("(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)").ok()
         });
-        let is_public = name.split('_').any(|part| part.eq_ignore_ascii_case("public"));
-        if !is_public && SECRETS.as_ref().is_some_and(|secrets| secrets.is_match(name)) {
+        let names_no_secret = |part: &str| ["public", "file", "version"].iter().any(|word| part.eq_ignore_ascii_case(word));
+        if !name.split('_').any(names_no_secret) && SECRETS.as_ref().is_some_and(|secrets| secrets.is_match(name)) {
             let message = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {name:?})");
             self.find("SecretsUsedInArgOrEnv", at, message);
         }
+    }
+
+    /// A port of EXPOSE. Variables are not known here.
+    fn port(&mut self, port: &str, at: (usize, usize)) {
+        let (ports, protocol) = port.rsplit_once('/').unwrap_or((port, ""));
+        if protocol != protocol.to_ascii_lowercase() && !protocol.contains('$') {
+            let message = format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase");
+            self.find("ExposeProtoCasing", at, message);
+        }
+        if ports.contains(':') && !ports.contains('$') {
+            let message = format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'");
+            self.find("ExposeInvalidFormat", at, message);
+        }
+    }
+
+    /// A text with the arguments that stand before the first FROM, and those of the platform.
+    fn expanded(&mut self, text: &str, scope: &LintScope<'_>) -> Option<String> {
+        let lookup = |name: &str| match scope.globals.get(name) {
+            Some(default) => default.clone(),
+            None => platform_argument(name),
+        };
+        let expanded = super::expand::word(text, self.escape, &lookup).ok();
+        self.spend(expanded.as_ref().map_or(text.len(), String::len));
+        expanded
+    }
+
+    fn spend(&mut self, work: usize) {
+        self.work = self.work.saturating_sub(work);
+    }
+
+    /// The name that was probably meant.
+    fn similar<'k>(&mut self, name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+        if name.len() > LONGEST_NAME {
+            return None;
+        }
+        let most = DISTANCE.min(name.len().saturating_sub(1));
+        let lower = name.to_ascii_lowercase();
+        let mut best: Option<(usize, &str)> = None;
+        for other in known {
+            let is_near = other.len().abs_diff(name.len()) <= most;
+            self.spend(if is_near { name.len() * other.len() } else { 1 });
+            if self.work == 0 {
+                break;
+            }
+            if is_near {
+                let distance = strsim::damerau_levenshtein(&lower, &other.to_ascii_lowercase());
+                best = best.into_iter().chain((distance <= most).then_some((distance, other))).min();
+            }
+        }
+        best.map(|(_, other)| other)
     }
 
     fn from(&mut self, from: &Instruction, scope: &mut LintScope<'_>) {
@@ -292,20 +374,24 @@ impl Linter<'_> {
         undeclared.extend(used(platform, self.escape));
         for argument in undeclared.into_iter().filter(|argument| !declared(argument)) {
             let known = scope.globals.keys().map(String::as_str).chain(PLATFORM_ARGS);
-            let suggested = similar(&argument, known).map(|other| format!(" (did you mean {other}?)")).unwrap_or_default();
+            let suggested = self.similar(&argument, known).map(|other| format!(" (did you mean {other}?)")).unwrap_or_default();
             self.find("UndefinedArgInFrom", at, format!("FROM argument '{argument}' is not declared{suggested}"));
         }
-        let default = |name: &str| scope.globals.get(name).cloned().flatten();
-        let expanded = super::expand::word(&base, self.escape, &default).unwrap_or_default();
+        let expanded = self.expanded(&base, scope).unwrap_or_default();
         if base.contains('$') && expanded.parse::<crate::image::ImageRef>().is_err() {
             let message = format!("Default value for ARG {base} results in empty or invalid base image name");
             self.find("InvalidDefaultArgInFrom", at, message);
         }
+        self.spend(scope.stages.len());
         let earlier = scope.stages.iter().rev().find(|stage| !stage.name.is_empty() && stage.name.eq_ignore_ascii_case(&base));
         let stage = match earlier {
-            Some(earlier) => StageScope { once: BTreeMap::new(), ..earlier.clone() },
+            Some(earlier) => {
+                self.spend(earlier.known.as_ref().map_or(0, HashSet::len));
+                StageScope { once: BTreeMap::new(), ..earlier.clone() }
+            }
             None if base == "scratch" => StageScope { known: Some(HashSet::from(["PATH".into()])), ..StageScope::default() },
             None => {
+                self.spend(IMAGE_WORK);
                 let known = (scope.environment)(&expanded).map(|names| names.into_iter().chain(["PATH".into()]).collect());
                 StageScope { known, ..StageScope::default() }
             }
@@ -364,6 +450,7 @@ fn used(text: &str, escape: char) -> Vec<String> {
     let letters: Vec<char> = text.chars().collect();
     let is_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
     let mut names: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     let (mut at, mut quoted) = (0, false);
     while let Some(letter) = letters.get(at) {
         at += 1;
@@ -377,7 +464,7 @@ fn used(text: &str, escape: char) -> Vec<String> {
                 let name: String = letters[begin.min(letters.len())..].iter().take_while(|c| is_name(c)).collect();
                 at = begin + name.len();
                 let plain = !braced || letters.get(at) == Some(&'}');
-                if plain && name.starts_with(|c: char| !c.is_ascii_digit()) && !names.contains(&name) {
+                if plain && name.starts_with(|c: char| !c.is_ascii_digit()) && seen.insert(name.clone()) {
                     names.push(name);
                 }
             }
@@ -385,16 +472,6 @@ fn used(text: &str, escape: char) -> Vec<String> {
         }
     }
     names
-}
-
-/// The name that was probably meant.
-fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = name.to_ascii_lowercase();
-    let distance = |other: &str| strsim::damerau_levenshtein(&lower, &other.to_ascii_lowercase());
-    let near = known
-        .map(|other| (distance(other), other))
-        .filter(|(distance, _)| *distance <= DISTANCE.min(name.len().saturating_sub(1)));
-    near.min().map(|(_, other)| other)
 }
 
 #[cfg(test)]

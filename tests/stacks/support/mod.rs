@@ -454,6 +454,13 @@ impl Terminal {
         self.said.lock().expect("lock").clone()
     }
 
+    /// What has been shown when nobody has the terminal any more, so that no more comes.
+    pub fn shown_at_the_end(&self) -> String {
+        // The reader's share goes with it.
+        eventually("all is read", 5, || std::sync::Arc::strong_count(&self.said) == 1);
+        self.shown()
+    }
+
     /// Gives the terminal another size, which its programs hear of.
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = format!("stty -F /proc/{}/fd/0 rows {rows} columns {columns}", self.child.id());

@@ -58,6 +58,7 @@ fn rules_find_what_they_are_about() {
             "ARG TAG\nFROM a:$TAG",
             &["InvalidDefaultArgInFrom: Default value for ARG a:$TAG results in empty or invalid base image name (line 2)"],
         ),
+        ("ARG V=20\nARG I=node:${V}\nFROM ${I}\nFROM alpine-$TARGETARCH", &[]),
         ("ARG TAG=1\nFROM a:${TAG}\nFROM --platform=$BUILDPLATFORM b:${TAG:-2}", &[]),
         (
             "FROM a\nWORKDIR x\nWORKDIR y",
@@ -93,8 +94,17 @@ fn rules_find_what_they_are_about() {
             &["FromPlatformFlagConstDisallowed: FROM --platform flag should not use constant value \"linux/amd64\" (line 1)"],
         ),
         (
-            "FROM scratch\nARG DB_PASSWORD\nENV PUBLIC_KEY=1 monkey=2",
-            &["SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ARG \"DB_PASSWORD\") (line 2)"],
+            "ARG TOKEN\nFROM scratch\nARG DB_PASSWORD\nENV PUBLIC_KEY=1 monkey=2 API_KEY_FILE=3 TOKEN_VERSION=4",
+            &["SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ARG \"DB_PASSWORD\") (line 3)"],
+        ),
+        (
+            "FROM scratch\nEXPOSE 80 80/TCP 127.0.0.1:80:80/udp $PORT/$PROTO",
+            &[
+                "ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase (line 2)",
+                "ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port mapping, found '127.0.0.1:80:80/udp' (line 2)",
+                "UndefinedVar: Usage of undefined variable '$PORT' (line 2)",
+                "UndefinedVar: Usage of undefined variable '$PROTO' (line 2)",
+            ],
         ),
     ] {
         assert_eq!(found(text, ""), expected, "{text}");
@@ -119,4 +129,35 @@ fn a_rule_has_a_page() {
     let page = |rule: &str| LintFinding { rule: rule.into(), message: String::new(), lines: (1, 1) }.url();
     assert_eq!(page("JSONArgsRecommended"), "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/");
     assert_eq!(page("SecretsUsedInArgOrEnv"), "https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/");
+}
+
+/// Seconds of this thread.
+fn processor_time() -> i64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).expect("clock").tv_sec()
+}
+
+/// The files are strangers', and checks run where others wait.
+#[test]
+fn a_file_of_a_megabyte_is_checked_in_a_moment() {
+    let many = |n: usize, word: &dyn Fn(usize) -> String| (0..n).map(word).collect::<Vec<_>>().join(" ");
+    let env = many(40_000, &|i| format!("ABC{i}=1"));
+    let used = many(40_000, &|i| format!("$XYZ{i}"));
+    let long = "A".repeat(250_000);
+    for text in [
+        format!("FROM scratch\nENV {env}\nCOPY {used} /"),
+        format!("FROM scratch\nENV {long}=1\nCOPY ${long}B /"),
+        format!("ARG {env}\nFROM i:{}", many(40_000, &|i| format!("$B{i}"))),
+        format!("FROM scratch AS s\nENV {env}\n{}", "FROM s AS s\n".repeat(50_000)),
+        (0..50_000).map(|i| format!("FROM scratch AS s{i}\n")).collect(),
+        (0..50_000).map(|i| format!("FROM image{i}\n")).collect(),
+        format!("ARG A=aaaaaaaaaaaaaaaa\n{}FROM $A", "ARG A=$A$A\n".repeat(30_000)),
+        format!("FROM scratch\n{}", "CMD x\n".repeat(150_000)),
+    ] {
+        let begun = processor_time();
+        let file = parse(&text).expect("right");
+        lint(&text, &file, &Checks::parse("").expect("options"), &|_| Some(Vec::new()));
+        let _ = super::super::stages::split(file);
+        let took = processor_time() - begun;
+        assert!(took < 3, "{took} s: {}...", &text[..40]);
+    }
 }
