@@ -227,6 +227,8 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
                 engine.containers.emit(container, "detach", &[]);
                 None
             }
+            // A container may be silent for days: writing to who has gone would not tell.
+            () = to_client.is_gone() => None,
         };
         let Some(batch) = batch else { break };
         if to_client.write_all(&batch.bytes).await.is_err() {

@@ -68,7 +68,7 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     }
     if body.detach {
         let streams = begin(engine, &exec).await?;
-        discard(streams);
+        discard_all(streams);
         return reply::empty(200);
     }
     // Docker's streams are as the start asks for them, whatever the process has.
@@ -136,20 +136,21 @@ pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
     reply::empty(200)
 }
 
-/// Reads what nobody wants, so that a detached process does not end by SIGPIPE or by its terminal's hangup.
-fn discard(streams: ProcessStreams) {
-    let read = |output| async move {
-        let mut output: pipe::Receiver = output;
-        let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
-    };
+/// Reads what nobody wants, so that a process whose client has left does not end by SIGPIPE or by its terminal's hangup.
+async fn discard(mut output: pipe::Receiver) {
+    let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+}
+
+/// The same of all output of a detached process.
+fn discard_all(streams: ProcessStreams) {
     match streams {
         ProcessStreams::Pipes { output, error, .. } => {
-            tokio::spawn(read(output));
-            tokio::spawn(read(error));
+            tokio::spawn(discard(output));
+            tokio::spawn(discard(error));
         }
         ProcessStreams::Terminal(master) => {
             if let Ok(output) = pipe::Receiver::from_owned_fd_unchecked(master) {
-                tokio::spawn(read(output));
+                tokio::spawn(discard(output));
             }
         }
     }
@@ -188,7 +189,8 @@ struct ExecForm {
 }
 
 /// Moves bytes both ways until the process has ended, and sends what it wrote by then. Whoever it has left behind may hold its
-/// output open; as with Docker, they are not waited for. A client that leaves by its keys leaves the process running.
+/// output open; as with Docker, they are not waited for. A client that leaves, by its keys or without a word, leaves the process
+/// running.
 async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, exec: &Arc<Exec>, form: ExecForm) {
     let StreamClient { input: from_client, output: mut to_client } = client;
     let mut state = exec.state.subscribe();
@@ -220,11 +222,19 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                         }
                         break;
                     }
+                    () = to_client.is_gone() => {
+                        reached = false;
+                        break;
+                    }
                 };
                 // A frame without content would stand for an end.
                 if !bytes.is_empty() && exec.new.is_attached(stream) {
                     reached = to_client.write_all(&framed(frame(stream), bytes)).await.is_ok();
                 }
+            }
+            if !reached {
+                tokio::spawn(async move { tokio::join!(discard(output), discard(error)) });
+                return feeder.end(to_client).await;
             }
             feeder
         }
@@ -240,7 +250,12 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                     // EIO is a terminal's end of file: the last process that had it open is gone.
                     n = output.read(&mut buffer) => match n {
                         Ok(1..) if !shown => {}
-                        Ok(n @ 1..) if to_client.write_all(&framed(frame(1), &buffer[..n])).await.is_ok() => {}
+                        Ok(n @ 1..) => {
+                            if to_client.write_all(&framed(frame(1), &buffer[..n])).await.is_err() {
+                                tokio::spawn(discard(output));
+                                return feeder.end(to_client).await;
+                            }
+                        }
                         _ => break,
                     },
                     () = &mut ended => {
@@ -249,7 +264,11 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                     }
                     () = feeder.detached() => {
                         emit(engine, exec, "exec_detach", &[]);
-                        tokio::spawn(async move { tokio::io::copy(&mut output, &mut tokio::io::sink()).await });
+                        tokio::spawn(discard(output));
+                        return feeder.end(to_client).await;
+                    }
+                    () = to_client.is_gone() => {
+                        tokio::spawn(discard(output));
                         return feeder.end(to_client).await;
                     }
                 }

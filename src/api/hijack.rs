@@ -47,8 +47,7 @@ pub(super) enum ClientOutput {
 }
 
 impl ClientOutput {
-    /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
-    /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
+    /// Comes back when the client has closed its connection, for who has nothing to send to it now.
     pub(super) async fn is_gone(&self) {
         match self {
             ClientOutput::Socket(socket) => is_closed(socket.as_ref()).await,
@@ -81,7 +80,7 @@ impl AsyncWrite for ClientOutput {
     }
 }
 
-/// Waits until the other end of a socket has read what was sent to it.
+/// Waits until the other end of a socket has read what was sent to it: some clients lose what comes in one packet with the head.
 pub(super) async fn head_is_read(socket: &UnixStream) {
     let read = async {
         while sys::unread_by_peer(socket).unwrap_or(0) > 0 {

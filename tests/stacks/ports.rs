@@ -135,6 +135,17 @@ fn a_port_is_for_clients_with_a_certificate() {
     let plain =
         Command::new("curl").args(["-sS", "--max-time", "20", &format!("http://127.0.0.1:{port}/_ping")]).output().expect("curl");
     assert_eq!(body(&plain), "Client sent an HTTP request to an HTTPS server.\n", "{plain:?}");
+    // An engine that cannot take its place leaves it there: a certificate that is renewed has another key for a moment.
+    let key = authorities.path("client.key");
+    for changed in [["--tlskey", key.as_str()], ["-H", "tcp://192.0.2.1:1"]] {
+        let mut options = options.clone();
+        let at = options.iter().position(|option| option == changed[0]).expect("the option");
+        options[at + 1] = changed[1].to_string();
+        let output = stack.command(&["engine", "--replace"]).args(&options).output().expect("an engine");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("the engine that runs, if any, goes on"), "{said}");
+        assert_eq!(body(&ping("client")), "OK", "after {changed:?}");
+    }
     // TLS 1.1 and before are over.
     let old = authorities.curl("client", &format!("{url}/_ping"), &["--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0"]);
     assert!(!old.status.success(), "{old:?}");

@@ -174,3 +174,76 @@ fn a_websocket_that_is_not_read_holds_up_no_other_reader() {
     });
     stack.wharf(&["container", "rm", "-f", "loud"]).ok();
 }
+
+/// A connection that has become a stream.
+fn taken_over(stack: &Stack, path: &str, body: &Value) -> std::os::unix::net::UnixStream {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
+    let body = body.to_string();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("asked");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// The streams of clients have a common bound: one that leaves while a process is silent gives its place back. As with Docker, what
+/// it has started goes on.
+#[test]
+fn who_leaves_a_silent_process_is_forgotten() {
+    let stack = Stack::new("nothing");
+    make(&stack, "cat", json!({"Cmd": ["cat"]}));
+    make(&stack, "tty", json!({"Cmd": ["sleep", "1000"], "Tty": true}));
+    start(&stack, "cat");
+    start(&stack, "tty");
+    let engine = stack.engine_pid().expect("an engine");
+    let descriptors = || std::fs::read_dir(format!("/proc/{engine}/fd")).expect("descriptors").count();
+    let exec = |container: &str, tty: bool, script: &str| {
+        let body =
+            json!({"Cmd": ["sh", "-c", script], "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": tty});
+        let (status, made) = stack.api("POST", &format!("/containers/{container}/exec"), Some(&body));
+        assert_eq!(status, 201, "{made}");
+        format!("/exec/{}/start", made["Id"].as_str().expect("an id"))
+    };
+    let before = descriptors();
+    let clients: Vec<_> = (0..10)
+        .flat_map(|n| {
+            let attach = |name: &str| taken_over(&stack, &format!("/containers/{name}/attach?{ALL}"), &json!({}));
+            let script =
+                format!("touch /begun{n}; read line; sleep 0.2; echo heard nobody; echo && touch /went-on{n}; sleep 1000");
+            let of_exec = |name: &str, tty| taken_over(&stack, &exec(name, tty, &script), &json!({"Tty": tty}));
+            [attach("cat"), attach("tty"), of_exec("cat", false), of_exec("tty", true)]
+        })
+        .collect();
+    runtime().block_on(async {
+        for name in ["cat", "tty"] {
+            drop(connect(&stack, &format!("/containers/{name}/attach/ws?{ALL}")).await.expect("attached"));
+            connect(&stack, &format!("/containers/{name}/attach/ws?{ALL}"))
+                .await
+                .expect("attached")
+                .close(None)
+                .await
+                .expect("left");
+        }
+    });
+    let all = |name: &str, file: &str| {
+        (0..10).all(|n| stack.api("GET", &format!("/containers/{name}/archive?path=/{file}{n}"), None).0 == 200)
+    };
+    eventually("all have begun", 10, || all("cat", "begun") && all("tty", "begun"));
+    assert!(descriptors() > before + 10 * 8);
+    drop(clients);
+    eventually("the processes go on", 20, || all("cat", "went-on"));
+    // Each process of an exec keeps its two pipes, or its terminal twice.
+    eventually("all clients are forgotten", 20, || descriptors() <= before + 10 * 4 + 5);
+    for name in ["cat", "tty"] {
+        stack.wharf(&["container", "rm", "-f", name]).ok();
+    }
+}

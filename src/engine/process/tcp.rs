@@ -92,6 +92,38 @@ impl TcpEndpoint {
     }
 }
 
+/// Looks whether an engine can listen on every endpoint, before it replaces one that does: by its certificates and addresses. A
+/// port may be taken, by the engine that goes.
+///
+/// # Errors
+/// As [`listen`].
+pub fn check(endpoints: &[TcpEndpoint], tls: Option<&TlsFiles>) -> Result<(), EngineError> {
+    let has_tls = tls.map(acceptor).transpose()?.is_some();
+    for endpoint in endpoints {
+        let address = allowed(endpoint, has_tls)?;
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => return Err(listening_on(address)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn listening_on(address: SocketAddr) -> impl FnOnce(std::io::Error) -> EngineError {
+    EngineError::io(format!("listening on tcp://{address}"))
+}
+
+/// The address of an endpoint, where it may be listened on.
+fn allowed(endpoint: &TcpEndpoint, has_tls: bool) -> Result<SocketAddr, EngineError> {
+    let address = endpoint.socket_address(has_tls);
+    if !has_tls && !address.ip().is_loopback() {
+        return Err(EngineError::Invalid(format!(
+            "the API is not served on {address} without TLS: whoever reaches the port would be root on this machine; give --tlsverify, --tlscacert, --tlscert and --tlskey"
+        )));
+    }
+    Ok(address)
+}
+
 /// Listens on every endpoint.
 ///
 /// # Errors
@@ -103,16 +135,10 @@ pub(super) fn listen(endpoints: &[TcpEndpoint], tls: Option<&TlsFiles>) -> Resul
     let tls = tls.map(acceptor).transpose()?;
     let mut doors = Vec::new();
     for endpoint in endpoints {
-        let address = endpoint.socket_address(tls.is_some());
-        if tls.is_none() && !address.ip().is_loopback() {
-            return Err(EngineError::Invalid(format!(
-                "the API is not served on {address} without TLS: whoever reaches the port would be root on this machine; give --tlsverify, --tlscacert, --tlscert and --tlskey"
-            )));
-        }
-        let doing = || EngineError::io(format!("listening on tcp://{address}"));
-        let listener = std::net::TcpListener::bind(address).map_err(doing())?;
-        listener.set_nonblocking(true).map_err(doing())?;
-        let listener = TcpListener::from_std(listener).map_err(doing())?;
+        let address = allowed(endpoint, tls.is_some())?;
+        let listener = std::net::TcpListener::bind(address).map_err(listening_on(address))?;
+        listener.set_nonblocking(true).map_err(listening_on(address))?;
+        let listener = TcpListener::from_std(listener).map_err(listening_on(address))?;
         match &tls {
             Some(_) => tracing::info!("the API listens on tcp://{address}, for clients with a certificate"),
             None => tracing::warn!(
