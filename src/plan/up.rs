@@ -253,7 +253,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let restart_cause = self.restart_cause(service);
-        if !container.state.is_alive() || stopped.is_some() {
+        if !container.state.has_process() || stopped.is_some() {
             let mut before = self.dependencies(name, service);
             for key in service.networks.keys() {
                 before.need(self.network(key)?);

@@ -147,3 +147,85 @@ fn who_shares_namespaces_is_restarted_with_their_owner() {
     eventually("the others follow", 10, || namespace("net", "net") == namespace("db", "net") && stack.state("pid") == "running");
     assert_eq!(stack.state("ipc"), "exited");
 }
+
+/// Ends the engine, the monitors and the containers of a stack at once, as a power cut does. Another engine comes with the next command.
+fn cut_power(stack: &Stack, services: &[&str]) {
+    let ids: Vec<String> = services.iter().map(|service| stack.id(service)).collect();
+    let engine = stack.engine_pid().expect("an engine");
+    signal(engine, Signal::SIGSTOP);
+    for id in &ids {
+        if let Some(monitor) = monitor_of(stack, id) {
+            signal(monitor, Signal::SIGKILL);
+        }
+    }
+    signal(engine, Signal::SIGKILL);
+}
+
+/// `up` of a stack that is on its way waits for what it depends on, and says what it starts.
+#[test]
+fn up_waits_for_what_is_on_its_way() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  db: {{image: 'busybox:local', restart: always, stop_signal: SIGKILL, command: [sh, -c, 'rm -f /ready; sleep 2; touch /ready; exec sleep 1000'],
+        healthcheck: {{test: 'test -e /ready', interval: 50ms, retries: 100}}}}\n  web: {{{}}}\n  top: {{{}}}\n",
+            sleeping("restart: always, depends_on: {db: {condition: service_healthy}}"),
+            sleeping("depends_on: [web]"),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    cut_power(&stack, &["db", "web", "top"]);
+    eventually("it is on its way", 10, || stack.state("web") == "restarting");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(["db", "web", "top"].map(|service| stack.state(service)), ["running"; 3]);
+    let [db, web, top] = ["db", "web", "top"].map(|service| started_at(&stack, service));
+    assert!(web.duration_since(db).as_millis() >= 1900 && top > web, "{db} {web} {top}");
+}
+
+/// Whose host ends has not failed: the attempts of `on-failure` are for the program.
+#[test]
+fn a_power_cut_is_no_attempt() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{once: {{{}}}}}", sleeping("restart: 'on-failure:1'")));
+    stack.wharf(&["up", "-d"]).ok();
+    for cut in 0..3 {
+        let before = started_at(&stack, "once");
+        cut_power(&stack, &["once"]);
+        eventually("it runs again", 10, || stack.state("once") == "running" && started_at(&stack, "once") > before);
+        assert_eq!(stack.container("once")["RestartCount"], 1, "after cut {cut}");
+    }
+}
+
+/// `always` and `unless-stopped` differ in this alone.
+#[test]
+fn a_boot_starts_what_is_always_to_run() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{always: {{{}}}, unless: {{{}}}}}",
+            sleeping("restart: always"),
+            sleeping("restart: unless-stopped")
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["stop"]).ok();
+    let states = || ["always", "unless"].map(|service| stack.state(service));
+    // Another engine is no boot.
+    stack.wharf(&["engine", "stop"]).ok();
+    assert_eq!(states(), ["exited", "exited"]);
+    let file = stack.data_root().join("boot.json");
+    for round in ["the first boot", "another boot"] {
+        stack.wharf(&["engine", "stop"]).ok();
+        std::fs::write(&file, "\"11111111-2222-3333-4444-555555555555\"").expect("a boot before");
+        eventually(round, 10, || states() == ["running", "exited"]);
+        stack.wharf(&["stop"]).ok();
+        assert_eq!(states(), ["exited", "exited"]);
+    }
+    // A file that is not understood is no boot.
+    stack.wharf(&["engine", "stop"]).ok();
+    std::fs::write(&file, "{").expect("cut off");
+    assert_eq!(states(), ["exited", "exited"]);
+    assert!(std::fs::read_to_string(&file).expect("written anew").contains('-'));
+}

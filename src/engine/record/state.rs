@@ -103,6 +103,8 @@ pub enum Transition<'a> {
     StartFailed { message: &'a str, code: i32 },
     /// It was stopped while it waited for its restart.
     RestartCancelled,
+    /// The host has been booted since somebody stopped it, and it is to be started all the same.
+    DueAfterBoot,
     /// It is gone for good.
     Removed,
 }
@@ -205,6 +207,10 @@ impl ContainerRecord {
                 state.waits_for = None;
                 Status::Exited
             }
+            Transition::DueAfterBoot => {
+                (self.stopped_by_user, self.restart_count) = (false, 0);
+                Status::Restarting
+            }
             Transition::Removed => Status::Removing,
         };
     }
@@ -249,9 +255,11 @@ impl Transition<'_> {
                 let oom = exit.oom_killed.then(|| ("oom", Vec::new()));
                 oom.into_iter().chain([("die", vec![("exitCode", exit.code.to_string())])]).collect()
             }
-            Transition::Found { .. } | Transition::StartFailed { .. } | Transition::RestartCancelled | Transition::Removed => {
-                Vec::new()
-            }
+            Transition::Found { .. }
+            | Transition::StartFailed { .. }
+            | Transition::RestartCancelled
+            | Transition::DueAfterBoot
+            | Transition::Removed => Vec::new(),
         }
     }
 }

@@ -83,6 +83,7 @@ impl Engine {
         self.recover_replacements(may_remove).await;
         self.recover_followers();
         self.recover_jobs();
+        self.start_after_boot();
         self.remove_build_steps().await;
         if may_remove {
             // An engine that dies in the removal of the last container on it leaves it.
@@ -174,8 +175,13 @@ impl Engine {
             self.restart_after(container, record.state.backoff.unwrap_or_default().saturating_sub(waited));
             return;
         }
-        // A reboot, or a monitor that was killed: nobody knows the exit code.
-        self.ended(container, &self.config.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
+        let exit = self.config.recorded_exit(&container.id).unwrap_or_else(|| {
+            // A reboot, or a monitor that was killed: nobody knows the exit code. The program is not to blame, so `on-failure:N` has
+            // all of its attempts again, as after a start of Docker's daemon.
+            self.containers.update(container, |record| record.restart_count = 0);
+            Exit::now(255)
+        });
+        self.ended(container, &exit);
     }
 }
 

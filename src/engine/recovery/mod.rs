@@ -2,6 +2,7 @@
 //! tell. Nothing is removed because nothing is known of it: docs/reliability.md.
 
 pub(super) mod adopt;
+mod boot;
 pub(super) mod load;
 
 use super::error::{EngineError, state_error};
