@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -45,13 +46,21 @@ pub async fn serve(engine: Arc<Engine>, door: Door, count: Arc<watch::Sender<usi
     }
 }
 
+/// Failures to accept in the log: one in so many seconds.
+const BETWEEN_FAILURES: i64 = 10;
+
 /// A connection that was accepted; `None` after a failure, and a pause.
 pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     match result {
         Ok(stream) => Some(stream),
         Err(error) => {
-            // Out of descriptors, most likely: others may be closed meanwhile.
-            tracing::error!("accepting a connection: {error}");
+            // Out of descriptors, most likely: others may be closed meanwhile. The log is a file of a small file system.
+            static SAID: AtomicI64 = AtomicI64::new(0);
+            let now = jiff::Timestamp::now().as_second();
+            if now - SAID.load(Ordering::Relaxed) >= BETWEEN_FAILURES {
+                SAID.store(now, Ordering::Relaxed);
+                tracing::error!("accepting a connection: {error}");
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }

@@ -1,10 +1,10 @@
 //! The way to the engine, which is started when none answers.
 
-use super::{Failure, Global};
+use super::{DATA_ROOT, Failure, Global};
 use crate::api::client::Client;
 use crate::engine::process::lifecycle::socket_path;
 use crate::engine::process::revival::log_path;
-use crate::engine::process::roots::prepare_run_root;
+use crate::engine::process::roots::{other_data_root, prepare_run_root};
 use crate::engine::process::surroundings;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -33,7 +33,7 @@ pub async fn engine(global: &Global) -> Result<Client, Failure> {
     }
     let client = client(global);
     if client.is_alive().await {
-        return Ok(client);
+        return refuse_other_data_root(global).map(|()| client);
     }
     let mut why = start(global)?;
     // Somebody else may be starting one: theirs is as good. One that was killed may hold its lock for a moment yet.
@@ -63,11 +63,26 @@ pub async fn engine_if_any(global: &Global) -> Result<Option<Client>, Failure> {
     }
     let client = client(global);
     if client.is_alive().await {
-        return Ok(Some(client));
+        return refuse_other_data_root(global).map(|()| Some(client));
     }
     require_root()?;
     let known = std::fs::metadata(global.data_root.join("state.journal")).is_ok_and(|m| m.len() > 0);
     if known { engine(global).await.map(Some) } else { Ok(None) }
+}
+
+/// A command that names a data root is about what is in it, and not about what the engine that runs has. Who names none means that
+/// engine's, wherever it is.
+fn refuse_other_data_root(global: &Global) -> Result<(), Failure> {
+    if global.data_root == Path::new(DATA_ROOT) {
+        return Ok(());
+    }
+    let Some(used) = other_data_root(&global.run_root, &global.data_root) else { return Ok(()) };
+    Err(Failure::Message(format!(
+        "the engine of the run root {} has the data root {}, not {}: name another run root with --run-root for an engine of its own, or leave --data-root out",
+        global.run_root.display(),
+        used.display(),
+        global.data_root.display()
+    )))
 }
 
 /// The engine's socket and state are root's alone.

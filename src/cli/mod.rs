@@ -51,6 +51,7 @@ pub struct Cli {
 
 /// The heading of the options that every command has.
 const GLOBAL: &str = "Options of every command";
+const DATA_ROOT: &str = "/var/lib/wharf";
 
 #[derive(Args, Debug, Clone)]
 pub struct Global {
@@ -84,7 +85,7 @@ pub struct Global {
         global = true,
         help_heading = GLOBAL,
         env = "WHARF_DATA_ROOT",
-        default_value = "/var/lib/wharf",
+        default_value = DATA_ROOT,
         value_name = "DIR",
         hide_env_values = true
     )]

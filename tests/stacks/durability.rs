@@ -32,6 +32,13 @@ fn a_data_root_has_one_engine() {
     let said = with_run_root(&stack, &other, &["container", "ls", "-a"]);
     said.fails(1, &["the data root", "is in use", &engine, &run_root, "engine stop", "--data-root"]);
     assert!(alive(pid) && stack.engine_pid() == engine.parse().ok(), "nothing has happened");
+    // A command that names another data root is not for this engine; one that names none is.
+    let elsewhere = stack.path("other-data").display().to_string();
+    let said = stack.wharf(&["--data-root", &elsewhere, "volume", "create", "v"]);
+    said.fails(1, &["has the data root", &stack.data_root().display().to_string(), &elsewhere, "--run-root"]);
+    assert!(!stack.path("other-data").exists() && !stack.data_root().join("volumes/v").exists());
+    let output = stack.command(&["container", "ls", "-q"]).env_remove("WHARF_DATA_ROOT").output().expect("wharf");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1, "{output:?}");
     // The engine is gone, its container is not: to another run root it would look dead.
     stack.wharf(&["engine", "stop"]).ok();
     let said = with_run_root(&stack, &other, &["container", "ls", "-a"]);
@@ -50,6 +57,29 @@ fn a_data_root_has_one_engine() {
     // Nothing runs: the data root is free for any run root.
     with_run_root(&stack, &other, &["container", "ls", "-a"]).ok();
     with_run_root(&stack, &other, &["engine", "stop"]).ok();
+}
+
+/// An engine that could answer nobody does not start.
+#[test]
+fn an_engine_needs_some_descriptors() {
+    let stack = Stack::bare("none");
+    let with = |limit: u32| {
+        let command = stack.command(&["volume", "ls", "-q"]);
+        let limited = format!("--nofile={limit}:{limit}");
+        let mut prlimit = std::process::Command::new("prlimit");
+        prlimit.arg(limited).arg(command.get_program()).args(command.get_args());
+        prlimit.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(stack.path("."));
+        prlimit.output().expect("prlimit")
+    };
+    // Something that an engine would know of.
+    stack.wharf(&["volume", "create", "v"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    let refused = with(40);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("may have 40 open files") && said.contains("raise the limit"), "{said}");
+    let answered = with(64);
+    assert!(answered.status.success() && answered.stdout == b"v\n", "{answered:?}");
+    stack.wharf(&["volume", "rm", "v"]).ok();
 }
 
 fn journal_of(stack: &Stack) -> PathBuf {

@@ -86,7 +86,7 @@ where
     roots::prepare(&config)?;
     let _locks = Locks::take(&config)?;
     roots::prepare_inside(&config)?;
-    let nofile = raise_open_files();
+    let nofile = raise_open_files()?;
     revival::keep(&config, nofile, starters)?;
     sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
@@ -172,11 +172,19 @@ impl Ends {
     }
 }
 
+/// Descriptors without which an engine answers nobody: its own, those of a container, and some clients'.
+const LEAST_OPEN_FILES: u64 = 64;
+
 /// The engine keeps a few descriptors for each container. Returns the limit as it was, which containers get.
-fn raise_open_files() -> (u64, u64) {
+fn raise_open_files() -> Result<(u64, u64), EngineError> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    if hard < LEAST_OPEN_FILES {
+        return Err(EngineError::Invalid(format!(
+            "the engine may have {hard} open files (`ulimit -Hn`), and needs {LEAST_OPEN_FILES} at least: raise the limit"
+        )));
+    }
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    (soft, hard)
+    Ok((soft, hard))
 }
 
 impl Engine {

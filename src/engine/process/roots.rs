@@ -6,8 +6,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 
 /// Makes an engine's two directories, and gives those that are there the modes that they have to have.
 ///
@@ -28,8 +28,27 @@ pub(in crate::engine) fn prepare_inside(config: &Config) -> Result<(), EngineErr
     for directory in ["containers", "networks", "rootfs"] {
         own(&config.run_root.join(directory), 0o700)?;
     }
+    note_data_root(config)?;
     sys::spread_directories(own(&config.data_root.join("containers"), 0o710)?);
     own(&config.data_root.join("volumes"), 0o711).map(drop)
+}
+
+/// The link to the data root of the engine that has a run root.
+const DATA_ROOT: &str = "data-root";
+
+fn note_data_root(config: &Config) -> Result<(), EngineError> {
+    let link = config.run_root.join(DATA_ROOT);
+    let _ = fs::remove_file(&link);
+    symlink(&config.data_root, &link).map_err(EngineError::io(format!("linking {}", link.display())))
+}
+
+/// The data root of the engine of a run root, where it is another than the one that is meant. An engine of an earlier version has
+/// not noted it.
+pub fn other_data_root(run_root: &Path, meant: &Path) -> Option<PathBuf> {
+    let link = run_root.join(DATA_ROOT);
+    let place = |path: &Path| fs::metadata(path).map(|directory| (directory.dev(), directory.ino())).ok();
+    let used = fs::read_link(&link).ok()?;
+    (place(&used) != place(meant)).then_some(used)
 }
 
 /// The run root alone, before there is an engine.
