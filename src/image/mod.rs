@@ -22,6 +22,7 @@ pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod store;
+pub mod tar_paths;
 pub mod unpack;
 
 pub use digest::{ChainId, DiffId, Digest};

@@ -5,6 +5,7 @@ use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::PathStatHeader;
 use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::image::tar_paths::{append_data, append_link};
 use crate::image::unpack::{XATTR, extended_attributes};
 use base64::Engine as _;
 use std::io::{self, Read, Write};
@@ -228,18 +229,18 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
         match header.entry_type() {
             tar::EntryType::Link => {
                 let target = entry.link_name()?.map(|target| renamed(&target)).unwrap_or_default();
-                builder.append_link(&mut header, path, target)?;
+                append_link(&mut builder, &mut header, &path, &target)?;
             }
             tar::EntryType::Symlink => {
                 let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
-                builder.append_link(&mut header, path, target)?;
+                append_link(&mut builder, &mut header, &path, &target)?;
             }
             _ => {
                 let extended = extended_attributes(&mut entry)?;
                 if !extended.is_empty() {
                     builder.append_pax_extensions(extended.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
                 }
-                builder.append_data(&mut header, path, &mut entry)?;
+                append_data(&mut builder, &mut header, &path, &mut entry)?;
             }
         }
     }

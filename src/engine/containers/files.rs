@@ -12,6 +12,7 @@ use crate::image::build::first_names::FirstNames;
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
 use crate::image::documents::{ConfigDocument, ImageSettings};
+use crate::image::tar_paths::{append_data, append_link};
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::targets::clean;
@@ -393,22 +394,22 @@ fn entry(
             if !name.as_os_str().as_bytes().ends_with(b"/") {
                 directory.push("/");
             }
-            builder.append_data(&mut header, Path::new(&directory), io::empty())
+            append_data(builder, &mut header, Path::new(&directory), io::empty())
         }
         SFlag::S_IFLNK => {
             header.set_entry_type(EntryType::Symlink);
             let target = readlinkat(directory, own)?;
             // As it is, where it fits: the crate's own way makes `//` of `/`.
             match header.set_link_name_literal(target.as_bytes()) {
-                Ok(()) => builder.append_data(&mut header, name, io::empty()),
-                Err(_) => builder.append_link(&mut header, name, Path::new(&target)),
+                Ok(()) => append_data(builder, &mut header, name, io::empty()),
+                Err(_) => append_link(builder, &mut header, name, Path::new(&target)),
             }
         }
         SFlag::S_IFREG => {
             if stat.st_nlink > 1 {
                 if let Some(first) = links.of(stat) {
                     header.set_entry_type(EntryType::Link);
-                    return builder.append_link(&mut header, name, first);
+                    return append_link(builder, &mut header, name, &first);
                 }
                 links.keep(stat, name)?;
             }
@@ -421,7 +422,7 @@ fn entry(
             if !extended.is_empty() {
                 builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
             }
-            builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(size))
+            append_data(builder, &mut header, name, file.chain(io::repeat(0)).take(size))
         }
         SFlag::S_IFSOCK => Ok(()),
         kind => {
@@ -432,7 +433,7 @@ fn entry(
             });
             header.set_device_major(major(stat.st_rdev) as u32)?;
             header.set_device_minor(minor(stat.st_rdev) as u32)?;
-            builder.append_data(&mut header, name, io::empty())
+            append_data(builder, &mut header, name, io::empty())
         }
     }
 }

@@ -5,6 +5,7 @@ use super::first_names::FirstNames;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
+use crate::image::tar_paths::{append_data, append_link};
 use crate::sys::regular::open_regular_at;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
@@ -114,7 +115,7 @@ impl<W: Write> TarWriter<W> {
             header.set_entry_type(EntryType::Link);
             header.set_size(0);
             self.counted.entries += 1;
-            return self.builder.append_link(&mut header, &found.path, first);
+            return append_link(&mut self.builder, &mut header, &found.path, &first);
         }
         match kind {
             EntryType::Regular => {
@@ -124,7 +125,7 @@ impl<W: Write> TarWriter<W> {
                 self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
                 // As long as the header says, whatever becomes of the file meanwhile.
                 let content = file.chain(io::repeat(0)).take(stat.st_size.max(0) as u64);
-                self.builder.append_data(&mut header, &found.path, content)
+                append_data(&mut self.builder, &mut header, &found.path, content)
             }
             EntryType::Directory => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -133,7 +134,7 @@ impl<W: Write> TarWriter<W> {
                 self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
                 let mut path = found.path.as_os_str().to_owned();
                 path.push("/");
-                self.builder.append_data(&mut header, Path::new(&path), io::empty())?;
+                append_data(&mut self.builder, &mut header, Path::new(&path), io::empty())?;
                 match file.get_xattr("trusted.overlay.opaque") {
                     Ok(Some(value)) if value == b"y" => self.marker(&found.path.join(".wh..wh..opq")),
                     _ => Ok(()),
@@ -148,9 +149,9 @@ impl<W: Write> TarWriter<W> {
                 let link = format!("/proc/self/fd/{}", node.as_raw_fd());
                 self.extended(extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?)?;
                 if let Some(target) = target {
-                    return self.builder.append_link(&mut header, &found.path, Path::new(&target));
+                    return append_link(&mut self.builder, &mut header, &found.path, Path::new(&target));
                 }
-                self.builder.append_data(&mut header, &found.path, io::empty())
+                append_data(&mut self.builder, &mut header, &found.path, io::empty())
             }
         }
     }
@@ -174,7 +175,7 @@ impl<W: Write> TarWriter<W> {
         header.set_mode(0);
         header.set_size(0);
         self.counted.entries += 1;
-        self.builder.append_data(&mut header, path, io::empty())
+        append_data(&mut self.builder, &mut header, path, io::empty())
     }
 }
 
