@@ -45,7 +45,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     } else {
         engine.containers.emit(&container, "archive-path", &[]);
         let engine = engine.clone();
-        reply::written("application/x-tar", move |out| engine.files.read(&container, &path, out))?
+        reply::written(query, "application/x-tar", move |out| engine.files.read(&container, &path, out))?
     };
     let encoded = base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&described(&stat)).unwrap_or_default());
     if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
@@ -54,11 +54,11 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     Ok(response)
 }
 
-pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
+pub fn export(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id)?;
     engine.containers.emit(&container, "export", &[]);
     let engine = engine.clone();
-    reply::written("application/x-tar", move |out| engine.files.export(&container, out))
+    reply::written(query, "application/x-tar", move |out| engine.files.export(&container, out))
 }
 
 /// Bytes of the list of a container's changes, which is sent in one piece.

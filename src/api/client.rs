@@ -248,13 +248,19 @@ impl Client {
     /// # Errors
     /// As [`Client::get`], and the writer's.
     pub async fn download(&self, path: &str, mut to: impl io::Write) -> Result<(), ClientError> {
-        let mut body = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?.into_body();
+        let mut request = Self::request(Method::GET, path, Self::empty_body())?;
+        request.headers_mut().insert(header::TE, header::HeaderValue::from_static("trailers"));
+        let mut body = self.send(request).await?.into_body();
         while let Some(frame) = body.frame().await {
-            let bytes = match frame {
-                Ok(frame) => frame.into_data().unwrap_or_default(),
+            let frame = match frame {
+                Ok(frame) => frame,
                 Err(error) => return Err(self.or_broken(ClientError::protocol(error)).await),
             };
-            to.write_all(&bytes).map_err(ClientError::protocol)?;
+            if let Some(why) = frame.trailers_ref().and_then(|trailers| trailers.get(super::reply::FAILURE)) {
+                let message = super::reply::segment(why.to_str().unwrap_or_default());
+                return Err(ClientError::Refused { status: 500, message, exit_code: None });
+            }
+            to.write_all(&frame.into_data().unwrap_or_default()).map_err(ClientError::protocol)?;
         }
         to.flush().map_err(ClientError::protocol)
     }

@@ -35,7 +35,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/"), query),
         ("GET", ["get"]) => save(engine, query.all("names"), query),
-        ("GET", [name @ .., "files"]) => files(engine, &name.join("/")),
+        ("GET", [name @ .., "files"]) => files(engine, &name.join("/"), query),
         ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query),
         ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
         ("POST", [name @ .., "push"]) => transfer::push(engine, &name.join("/"), query, &request).await,
@@ -310,14 +310,14 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
     images.iter().for_each(|(_, image)| engine.events.emit_image_id("save", &image.id));
     let store = engine.images.store.clone();
-    reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
+    reply::written(query, "application/x-tar", move |out| archive::save(&store, &images, out))
 }
 
 /// `GET /images/{name}/files`, wharf's own: what a container of the image would find, as a tar.
-fn files(engine: &Arc<Engine>, name: &str) -> Reply {
+fn files(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
     let image = named(engine, name)?;
     let engine = engine.clone();
-    reply::written("application/x-tar", move |out| engine.files.export_image(&image, out))
+    reply::written(query, "application/x-tar", move |out| engine.files.export_image(&image, out))
 }
 
 /// An image by its name or id, or by the digest of its manifest, as one has it that was built without a name.

@@ -8,7 +8,8 @@ use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::{Request, Response, StatusCode, header};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use indexmap::IndexMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::HashMap;
@@ -37,6 +38,8 @@ pub async fn to_its_end<T: Send + 'static>(
 pub struct Query {
     values: HashMap<String, Vec<String>>,
     pub version: ApiVersion,
+    /// The client reads trailers (`TE: trailers`).
+    pub trailers: bool,
 }
 
 /// Major and minor number of a version of Docker's API.
@@ -48,7 +51,7 @@ impl Query {
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             map.entry(key.into_owned()).or_default().push(value.into_owned());
         }
-        Query { values: map, version }
+        Query { values: map, version, trailers: false }
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -302,31 +305,51 @@ pub async fn archive_work<T: Send + 'static>(
     working.await.map_err(EngineError::from)?
 }
 
-/// The output of blocking work, as an answer that is sent while it is written.
+/// The trailer of an archive that could not be written to its end: why, with %-escapes. The status was sent long before.
+pub const FAILURE: &str = "x-wharf-failure";
+/// Bytes of that.
+const LONGEST_FAILURE: usize = 8 * 1024;
+
+/// The output of blocking work, as an answer that is sent while it is written. A client that reads no trailers sees that the answer is
+/// cut off when the work fails.
 pub fn written<E: std::fmt::Display>(
+    query: &Query,
     content_type: &'static str,
     work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
 ) -> Reply {
     let thread = archive_thread()?;
-    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(2);
+    let trailers = query.trailers;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(2);
     tokio::task::spawn_blocking(move || {
         let _thread = thread;
         if let Err(error) = work(io::BufWriter::with_capacity(PIECE, ChannelWriter(sender.clone()))) {
             tracing::warn!("{error}");
-            let _ = sender.blocking_send(Err(io::Error::other(error.to_string())));
+            let error = error.to_string();
+            let _ = sender.blocking_send(match trailers {
+                true => Ok(Frame::trailers(HeaderMap::from_iter([(HeaderName::from_static(FAILURE), escaped(&error))]))),
+                false => Err(io::Error::other(error)),
+            });
         }
     });
-    let frames = receiver_stream(receiver).map(|chunk| chunk.map(Frame::data));
-    Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
+    let mut response = with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(receiver_stream(receiver))));
+    response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(FAILURE));
+    Ok(response)
+}
+
+fn escaped(text: &str) -> HeaderValue {
+    let mut escaped = escape(text);
+    escaped.truncate(LONGEST_FAILURE);
+    HeaderValue::from_str(&escaped).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// Sends what is written as chunks of an answer.
-pub struct ChannelWriter(tokio::sync::mpsc::Sender<io::Result<Bytes>>);
+pub struct ChannelWriter(tokio::sync::mpsc::Sender<io::Result<Frame<Bytes>>>);
 
 impl io::Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(PIECE)];
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let frame = Frame::data(Bytes::copy_from_slice(bytes));
+        self.0.blocking_send(Ok(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 

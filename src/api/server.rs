@@ -46,6 +46,8 @@ pub async fn serve(engine: Arc<Engine>, door: Door, count: Arc<watch::Sender<usi
     }
 }
 
+/// The value of TE of a client that reads trailers.
+const TRAILERS: &str = "trailers";
 /// Failures to accept in the log: one in so many seconds.
 const BETWEEN_FAILURES: i64 = 10;
 
@@ -176,7 +178,8 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
     let versioned =
         parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
     let spoken = if versioned { Some(parts.remove(0)) } else { None };
-    let query = Query::of(request.uri().query(), version_of(spoken.as_deref())?);
+    let mut query = Query::of(request.uri().query(), version_of(spoken.as_deref())?);
+    query.trailers = request.headers().get(header::TE).is_some_and(|value| value == TRAILERS);
     let method = request.method().clone();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
@@ -201,7 +204,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
             [id, "attach"] if post => attach::attach(&engine, id, &query, request, stream.clone()).await,
             [id, "attach", "ws"] if get => attach::attach_by_websocket(&engine, id, &query, request, stream.clone()).await,
             [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
-            [id, "export"] if get => archive::export(&engine, id),
+            [id, "export"] if get => archive::export(&engine, id, &query),
             [id, "changes"] if get => archive::changes(&engine, id).await,
             [id, "top"] if get => usage::top(&engine, id, &query),
             [id, "stats"] if get => usage::stats(&engine, id, &query),

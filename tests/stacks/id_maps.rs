@@ -1,7 +1,8 @@
 //! Id-mapped bind mounts: whose files are in the container, and whose on the host.
 
 use crate::support::{Stack, eventually, sleeping};
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -159,6 +160,19 @@ fn an_id_mapped_mount_stays_one() {
     stack.wharf(&["up", "-d"]).ok();
     stack.wharf(&["cp", "compose.yaml", "a:/d/copied"]).fails(1, &["id-mapped", "its source on the host"]);
     stack.wharf(&["cp", "a:/d/hosts", "back"]).ok();
+    // A file of another owner cannot be read by the mount: that is said, alone and in the middle of a directory.
+    std::fs::write(source.join("roots"), "").expect("file");
+    std::fs::set_permissions(source.join("roots"), std::fs::Permissions::from_mode(0o600)).expect("mode");
+    stack.wharf(&["cp", "a:/d/roots", "alone"]).fails(1, &["copying /d/roots of", "Permission denied"]);
+    stack.wharf(&["cp", "a:/d", "whole"]).fails(1, &["copying /d of", "Permission denied"]);
+    // A client that reads no trailers must not take what it has for the whole.
+    let mut stream = std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
+    let name = format!("{}-a-1", stack.project);
+    write!(stream, "GET /containers/{name}/archive?path=/d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 200 ") && !answer.ends_with(b"0\r\n\r\n"), "it is cut off");
+    std::fs::remove_file(source.join("roots")).expect("removed");
     // A file, and a directory by a symlink: the owner is that of what is mounted.
     std::fs::write(stack.path("file"), "").expect("file");
     chown(stack.path("file"), Some(42), Some(43)).expect("chown");

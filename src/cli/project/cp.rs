@@ -168,7 +168,8 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: C
     received.await
 }
 
-/// Unpacks the engine's answer on a thread of its own. An error of `unpack` comes before the connection's.
+/// Unpacks the engine's answer on a thread of its own. What the engine says is wrong comes first, then an error of `unpack`, then the
+/// connection's.
 async fn received(
     client: &Client,
     path: &str,
@@ -178,8 +179,13 @@ async fn received(
     let unpacking = std::thread::spawn(move || unpack(reader));
     let loaded = client.download(path, writer).await;
     let unpacked = unpacking.join().map_err(|_| Failure::Message("unpacking failed".into()))?;
-    unpacked.map_err(Failure::Message)?;
-    Ok(loaded?)
+    match loaded {
+        Err(error @ ClientError::Refused { .. }) => Err(error.into()),
+        loaded => {
+            unpacked.map_err(Failure::Message)?;
+            Ok(loaded?)
+        }
+    }
 }
 
 /// Whose what is unpacked here is, where nothing else is asked for.
