@@ -148,7 +148,7 @@ impl Client {
 
     async fn send_with(&self, request: Request<RequestBody>, when_broken: WhenBroken) -> Result<Response<Incoming>, ClientError> {
         match self.exchange(request, when_broken).await {
-            Err(error @ ClientError::Protocol(_)) => Err(self.or_broken(error).await),
+            Err(error @ (ClientError::Protocol(_) | ClientError::Cut)) => Err(self.or_broken(error).await),
             other => other,
         }
     }
@@ -169,7 +169,10 @@ impl Client {
         let stream = self.connect(when_broken).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        let response = sender.send_request(request).await.map_err(ClientError::protocol)?;
+        let response = sender.send_request(request).await.map_err(|error| match error.is_incomplete_message() {
+            true => ClientError::Cut,
+            false => ClientError::protocol(error),
+        })?;
         for warning in response.headers().get_all(WARNING_HEADER) {
             eprintln!("warning: {}", printable::line(&String::from_utf8_lossy(warning.as_bytes())));
         }

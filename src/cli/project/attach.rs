@@ -183,7 +183,13 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     if stay.rm {
         match client.delete(&removal).await {
             // The engine removes what a client leaves behind, and so does the next one.
-            Err(ClientError::Refused { status: 404, .. } | ClientError::Connect { .. } | ClientError::Protocol(_)) | Ok(()) => {}
+            Err(
+                ClientError::Refused { status: 404, .. }
+                | ClientError::Connect { .. }
+                | ClientError::Cut
+                | ClientError::Protocol(_),
+            )
+            | Ok(()) => {}
             Err(error) => return Err(error.into()),
         }
     }

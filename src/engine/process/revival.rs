@@ -58,6 +58,10 @@ pub(in crate::engine) fn keep(config: &Config, nofile: (u64, u64), starters: Sta
     let path = file(&config.run_root);
     let write = || -> io::Result<()> {
         let text = serde_json::to_vec(&Surroundings { environment, nofile, oom_score_adj, kept: starters == Starters::Kept })?;
+        // A run root that somebody else has filled keeps no engine from coming back.
+        if fs::read(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
         let temporary = path.with_extension("tmp");
         let mut to = File::options().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
         to.write_all(&text)?;
