@@ -37,12 +37,14 @@ fn label(text: &str, longest: usize, first: &str) -> String {
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
         name = format!("{first}{}{name}", if name.is_empty() { "" } else { "-" });
     }
-    if name.len() > longest {
-        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..4]);
-        let kept = name[..longest - digest.len() - 1].trim_end_matches('-').to_string();
-        name = format!("{kept}-{digest}");
-    }
-    name
+    if name.len() > longest { digested(&name, text, longest) } else { name }
+}
+
+/// The beginning of a name, and a digest of the text that it was made of. A name has ASCII alone.
+fn digested(name: &str, text: &str, longest: usize) -> String {
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..4]);
+    let kept = name[..name.len().min(longest - digest.len() - 1)].trim_end_matches('-');
+    format!("{kept}-{digest}")
 }
 
 /// The name of a port: 15 characters, and a letter among them.
@@ -86,9 +88,9 @@ pub fn is_label_key(text: &str) -> bool {
     }
 }
 
-/// A label's value for a text that may not be one.
+/// A label's value for a text that may not be one. What had to be changed ends with a digest of all of it: two texts never have one value.
 pub fn label_value(text: &str) -> String {
-    if is_label_value(text) { text.to_string() } else { dns(text) }
+    if is_label_value(text) { text.to_string() } else { digested(&label(text, usize::MAX, "s"), text, LABEL) }
 }
 
 /// A key of a ConfigMap or a Secret for a file's name.
@@ -183,6 +185,19 @@ mod tests {
         assert_eq!((dns("my_db"), dns("Web.App"), dns("1st")), ("my-db".into(), "web-app".into(), "s-1st".into()));
         assert_ne!(dns(&long), dns(&format!("{long}y")));
         assert!(is_key(&key("..")) && is_key(&key(".")) && is_key(&key("..x")));
+    }
+
+    /// Objects of two projects that had one label would be one project's.
+    #[test]
+    fn two_texts_have_two_labels() {
+        let long = "x".repeat(LABEL);
+        let texts = ["shop", "shop-", "shop_", "shop--", "shop__", "shop-_", "my_shop", "my-shop", "a b", "a-b", &long];
+        let longer = ["-", "_", "y", "--"].map(|end| format!("{long}{end}"));
+        let all: Vec<&str> = texts.into_iter().chain(longer.iter().map(String::as_str)).collect();
+        let values: std::collections::BTreeSet<String> = all.iter().map(|text| label_value(text)).collect();
+        assert!(values.iter().all(|value| is_label_value(value)), "{values:?}");
+        assert_eq!(values.len(), all.len(), "{values:?}");
+        assert_eq!((label_value("shop"), label_value("my_shop")), ("shop".into(), "my_shop".into()));
     }
 
     #[test]

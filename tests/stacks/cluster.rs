@@ -124,6 +124,30 @@ fn what_is_not_the_projects_is_left_alone() {
     assert_eq!(room.server.object("secrets", "pw")["metadata"]["managedFields"][0]["manager"], "wharf");
 }
 
+/// Projects whose names differ in an end that no label has are two.
+#[test]
+fn projects_of_similar_names_are_two() {
+    let room = Room::new();
+    let of = |project: &str, args: &[&str]| {
+        let mut command = room.command(args);
+        command.env("COMPOSE_PROJECT_NAME", project);
+        ran(command)
+    };
+    for (project, service) in [("shop", "alpha"), ("shop_", "beta"), ("shop-", "gamma")] {
+        room.write("compose.yaml", &format!("services:\n  {service}: {{image: 'r.example/x:1', volumes: ['{service}:/d']}}\nvolumes: {{{service}: {{}}}}\n"));
+        of(project, &["apply"]).ok();
+    }
+    assert!(["alpha", "beta", "gamma"].iter().all(|name| room.server.has("statefulsets", name)), "one has pruned another's");
+    of("shop-", &["down", "-v"]).ok();
+    assert!(!room.server.has("statefulsets", "gamma") && !room.server.has("persistentvolumeclaims", "gamma"));
+    for name in ["alpha", "beta"] {
+        assert!(room.server.has("statefulsets", name) && room.server.has("persistentvolumeclaims", name), "{name}");
+    }
+    // An object that two of them have is the first one's.
+    room.write("compose.yaml", "services:\n  alpha: {image: 'r.example/x:1', volumes: ['alpha:/d']}\nvolumes: {alpha: {}}\n");
+    of("shop_", &["apply"]).fails(1, &["belongs to the project `shop`"]);
+}
+
 #[test]
 fn a_field_of_somebody_elses_is_a_conflict_with_its_owner() {
     let room = Room::new();
