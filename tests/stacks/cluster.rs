@@ -134,7 +134,12 @@ fn projects_of_similar_names_are_two() {
         ran(command)
     };
     for (project, service) in [("shop", "alpha"), ("shop_", "beta"), ("shop-", "gamma")] {
-        room.write("compose.yaml", &format!("services:\n  {service}: {{image: 'r.example/x:1', volumes: ['{service}:/d']}}\nvolumes: {{{service}: {{}}}}\n"));
+        room.write(
+            "compose.yaml",
+            &format!(
+                "services:\n  {service}: {{image: 'r.example/x:1', volumes: ['{service}:/d']}}\nvolumes: {{{service}: {{}}}}\n"
+            ),
+        );
         of(project, &["apply"]).ok();
     }
     assert!(["alpha", "beta", "gamma"].iter().all(|name| room.server.has("statefulsets", name)), "one has pruned another's");
