@@ -1,15 +1,48 @@
 //! What an API server says of objects, as far as it decides anything here. Fields that are absent are empty; what has another type than the
 //! API's is an error of the reader.
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// What is an object in JSON. serde takes structs from arrays as well: of `[]` everything would be empty, and nothing wrong.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent, bound = "T: DeserializeOwned")]
+pub struct OfObject<T>(#[serde(deserialize_with = "object")] pub T);
+
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct ObjectAlone<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectAlone<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(ObjectAlone(PhantomData))
+}
+
+fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let list: Vec<OfObject<T>> = Vec::deserialize(deserializer)?;
+    Ok(list.into_iter().map(|OfObject(item)| item).collect())
+}
 
 /// A page of a list.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
 pub struct LiveList<T> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub metadata: LiveListMeta,
-    #[serde(default = "Vec::new")]
+    #[serde(default = "Vec::new", deserialize_with = "objects")]
     pub items: Vec<T>,
 }
 
@@ -58,8 +91,11 @@ pub struct FieldOwner {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LiveObject {
+    #[serde(deserialize_with = "object")]
     pub metadata: LiveMeta,
+    #[serde(deserialize_with = "object")]
     pub spec: LiveSpec,
+    #[serde(deserialize_with = "object")]
     pub status: LiveStatus,
 }
 
@@ -124,8 +160,11 @@ impl LiveStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LivePod {
+    #[serde(deserialize_with = "object")]
     pub metadata: LiveMeta,
+    #[serde(deserialize_with = "object")]
     pub spec: LivePodSpec,
+    #[serde(deserialize_with = "object")]
     pub status: LivePodStatus,
 }
 
@@ -229,5 +268,28 @@ impl LiveEvent {
 
     pub fn is_warning(&self) -> bool {
         self.kind == "Warning"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_no_object() {
+        let list =
+            |text: &str| serde_json::from_str::<OfObject<LiveList<LiveObject>>>(text).map(|OfObject(list)| list.items.len());
+        assert_eq!(list(r#"{"items": [{"metadata": {"name": "a"}}, {}]}"#).expect("a list"), 2);
+        assert_eq!(list("{}").expect("a list"), 0);
+        for text in [
+            "[]",
+            r#"{"metadata": []}"#,
+            r#"{"items": [[]]}"#,
+            r#"{"items": [{"metadata": []}]}"#,
+            r#"{"items": [{"status": []}]}"#,
+        ] {
+            assert!(list(text).is_err(), "{text}");
+        }
+        assert!(serde_json::from_str::<OfObject<LivePod>>(r#"{"spec": []}"#).is_err());
     }
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A project's directory, and the server of its kubeconfig.
-struct Room {
-    directory: tempfile::TempDir,
-    server: ApiServer,
+pub struct Room {
+    pub directory: tempfile::TempDir,
+    pub server: ApiServer,
 }
 
 const SHOP: &str = "name: shop
@@ -30,7 +30,7 @@ fn command(directory: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn ran(mut command: Command) -> Ran {
+pub fn ran(mut command: Command) -> Ran {
     let output = command.output().expect("wharf runs");
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -40,28 +40,28 @@ fn ran(mut command: Command) -> Ran {
 }
 
 impl Room {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let room = Room { directory: tempfile::tempdir().expect("a directory"), server: ApiServer::start() };
         room.write("compose.yaml", SHOP);
         room.write("kubeconfig", &room.server.kubeconfig());
         room
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.directory.path().join(name), text).expect("write");
     }
 
-    fn kubernetes(&self, args: &[&str]) -> Ran {
+    pub fn kubernetes(&self, args: &[&str]) -> Ran {
         ran(self.command(args))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let args: Vec<&str> = ["kubernetes"].into_iter().chain(args.iter().copied()).collect();
         command(self.directory.path(), &args)
     }
 
     /// How many requests of a method there were.
-    fn count(&self, method: &str) -> usize {
+    pub fn count(&self, method: &str) -> usize {
         self.server.lock().requests.iter().filter(|request| request.starts_with(method)).count()
     }
 }

@@ -6,6 +6,8 @@ mod buildkit;
 mod builds;
 mod classic;
 mod cluster;
+mod cluster_access;
+mod cluster_unhappy;
 mod commands;
 mod concurrency;
 mod crashes;

@@ -2,6 +2,7 @@
 //! is waited for.
 
 use super::cluster::{ApplyOptions, Cluster};
+use super::cluster_error::ClusterError;
 use super::kubeconfig::ClusterChoice;
 use super::{images, made, rollout};
 use crate::cli::output::Steps;
@@ -9,7 +10,7 @@ use crate::cli::{Failure, Global, Outcome};
 use crate::kubernetes::difference::without_secrets;
 use crate::kubernetes::live::LiveMeta;
 use crate::kubernetes::ownership::{Belongs, FoundObject, PrunePlan, belongs, prune, selector};
-use crate::kubernetes::{Object, Options, ServedKind};
+use crate::kubernetes::{Object, Options, SERVED, ServedKind};
 use crate::wire::Progress;
 use futures::stream::{self, StreamExt};
 use serde_json::{Value as Json, json};
@@ -77,13 +78,11 @@ pub async fn run(global: &Global, command: &Apply) -> Outcome {
         how: ApplyOptions { force: command.force_conflicts, dry_run: global.dry_run },
     };
     let applied = applier.all(&objects, &mut steps).await?;
-    if !command.no_prune {
-        applier.prune(&objects, &mut steps).await?;
+    let is_pruned = command.no_prune || applier.prune(&objects, &mut steps).await?;
+    if !command.no_wait && !global.dry_run {
+        rollout::wait(&cluster, project, applied, Duration::from_secs(command.timeout), &mut steps).await?;
     }
-    if command.no_wait || global.dry_run {
-        return Ok(());
-    }
-    rollout::wait(&cluster, project, applied, Duration::from_secs(command.timeout), &mut steps).await
+    if is_pruned { Ok(()) } else { Err(Failure::Code(1)) }
 }
 
 pub fn say(steps: &mut Steps, kind: &str, name: &str, status: &str, done: bool) {
@@ -128,12 +127,14 @@ struct ObjectApplier<'a> {
 }
 
 impl ObjectApplier<'_> {
-    /// Applies what others refer to first. Objects of one rank that are refused are all told of; the next rank is not begun then.
+    /// Looks at every object that there is, and applies what others refer to first. Objects of one rank that are refused are all told of; the
+    /// next rank is not begun then.
     async fn all(&self, objects: &[Object], steps: &mut Steps) -> Result<Vec<Applied>, Failure> {
         let mut applied = Vec::new();
+        let before = self.known(objects).await?;
         for rank in 0..=4 {
-            let of_rank = objects.iter().filter(|object| object.served().rank() == rank);
-            let mut outcomes = stream::iter(of_rank.map(|object| self.one(object))).buffered(AT_ONCE);
+            let of_rank = objects.iter().zip(&before).filter(|(object, _)| object.served().rank() == rank);
+            let mut outcomes = stream::iter(of_rank.map(|(object, before)| self.one(object, before.as_ref()))).buffered(AT_ONCE);
             let mut failures = Vec::new();
             while let Some(outcome) = outcomes.next().await {
                 match outcome {
@@ -141,39 +142,54 @@ impl ObjectApplier<'_> {
                         say(steps, one.served.kind, &one.name, status, true);
                         applied.push(one);
                     }
-                    Err(Failure::Message(text)) => failures.push(text),
-                    Err(other) => return Err(other),
+                    Err(failure) => failures.push(failure),
                 }
             }
-            if !failures.is_empty() {
-                failures.dedup();
-                return Err(Failure::Message(failures.join("\nerror: ")));
-            }
+            all_right(failures)?;
         }
         Ok(applied)
     }
 
-    async fn one(&self, object: &Object) -> Result<(Applied, &'static str), Failure> {
+    /// What there is by the objects' names. Nothing is applied where one of them is somebody else's.
+    async fn known(&self, objects: &[Object]) -> Result<Vec<Option<LiveMeta>>, Failure> {
+        let looked = objects.iter().map(|object| async {
+            let (served, name) = (object.served(), object.name());
+            let live = self.cluster.get(&self.cluster.object(served, name)).await;
+            let failed =
+                |error: ClusterError| error.while_doing(&format!("looking for the {} `{name}`", served.kind), served.kind);
+            let before = live.map_err(failed)?.map(|live| meta(&live));
+            require_own(self.cluster, self.project, self.how, object, before.as_ref())?;
+            Ok(before)
+        });
+        let (mut known, mut failures) = (Vec::new(), Vec::new());
+        let mut looked = stream::iter(looked).buffered(AT_ONCE);
+        while let Some(one) = looked.next().await {
+            match one {
+                Ok(before) => known.push(before),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        all_right(failures).map(|()| known)
+    }
+
+    async fn one(&self, object: &Object, before: Option<&LiveMeta>) -> Result<(Applied, &'static str), Failure> {
         let (served, name, json) = (object.served(), object.name(), object.for_server());
         let doing = format!("applying the {} `{name}`", served.kind);
-        let failed = |error: super::cluster::ClusterError| match error.while_doing(&doing, served.kind) {
+        let failed = |error: ClusterError| match error.while_doing(&doing, served.kind) {
             Failure::Message(text) => Failure::Message(without_secrets(&json, text)),
             other => other,
         };
-        let path = self.cluster.object(served, name);
-        let before = self.cluster.get(&path).await.map_err(failed)?.map(|live| meta(&live));
-        self.require_own(served, name, before.as_ref())?;
         let after = match self.cluster.apply(served, name, &json, self.how).await {
             Ok(after) => after,
             Err(error) if served.kind == "Job" && error.is_immutable() && before.is_some() => {
-                self.replace(served, before.unwrap_or_default(), &json).await?;
+                self.replace(served, before.cloned().unwrap_or_default(), &json).await?;
                 return Ok((Applied { served, name: name.into(), generation: 0 }, self.worded("Replaced", "would be replaced")));
             }
             Err(error) if error.code() == 404 => return Err(self.unserved(served)),
             Err(error) => return Err(failed(error)),
         };
         let meta = meta(&after);
-        let status = match &before {
+        let status = match before {
             None => self.worded("Created", "would be created"),
             Some(before) if before.generation != meta.generation || before.resource_version != meta.resource_version => {
                 self.worded("Configured", "would be configured")
@@ -192,21 +208,6 @@ impl ObjectApplier<'_> {
             "the cluster of the context `{}` does not serve {} of {}, or the namespace `{}` has gone",
             self.cluster.context, served.plural, served.api_version, self.cluster.namespace
         ))
-    }
-
-    /// An object of this name that is somebody else's would be changed, and pruned later.
-    fn require_own(&self, served: ServedKind, name: &str, before: Option<&LiveMeta>) -> Outcome {
-        let Some(before) = before.filter(|_| !self.how.force) else { return Ok(()) };
-        let whose = match belongs(before, self.project) {
-            // Its fields are still their owners', which the server sees to.
-            Belongs::Ours | Belongs::LabelledOnly(_) => return Ok(()),
-            Belongs::OtherProject(other) => format!("the project `{other}`"),
-            Belongs::Stranger(who) => format!("somebody else ({who})"),
-        };
-        Err(Failure::Message(format!(
-            "the {} `{name}` of the namespace `{}` belongs to {whose}: choose another namespace for this project, or take it over with --force-conflicts",
-            served.kind, self.cluster.namespace
-        )))
     }
 
     /// A Job's template never changes: what has changed is another run.
@@ -238,14 +239,23 @@ impl ObjectApplier<'_> {
         applied.map(drop).map_err(|error| error.while_doing(&doing, served.kind))
     }
 
-    async fn prune(&self, objects: &[Object], steps: &mut Steps) -> Outcome {
-        let plan = pruned(self.cluster, objects, self.project).await?;
+    /// False where something could not be deleted, which has been told.
+    async fn prune(&self, objects: &[Object], steps: &mut Steps) -> Result<bool, Failure> {
+        let plan = pruned(self.cluster, objects, self.project, steps).await?;
+        let mut is_pruned = true;
         for found in &plan.deleted {
             let (kind, name) = (found.served.kind, &found.meta.name);
-            let deleted = self.cluster.delete(found, self.how.dry_run).await;
-            let deleted = deleted.map_err(|error| error.while_doing(&format!("pruning the {kind} `{name}`"), kind))?;
-            if deleted {
-                say(steps, kind, name, self.worded("Pruned", "would be pruned"), true);
+            match self.cluster.delete(found, self.how.dry_run).await {
+                Ok(true) => say(steps, kind, name, self.worded("Pruned", "would be pruned"), true),
+                Ok(false) => {}
+                Err(error) => {
+                    let is_away = error.is_away();
+                    steps.line(&error.while_doing(&format!("pruning the {kind} `{name}`"), kind).to_string());
+                    is_pruned = false;
+                    if is_away {
+                        break;
+                    }
+                }
             }
         }
         for found in &plan.kept {
@@ -255,7 +265,7 @@ impl ObjectApplier<'_> {
             ));
         }
         tell_foreign(&plan, steps);
-        Ok(())
+        Ok(is_pruned)
     }
 }
 
@@ -268,14 +278,58 @@ pub fn tell_foreign(plan: &PrunePlan, steps: &Steps) {
     }
 }
 
-/// What the project no longer has of what is on the cluster.
+/// All of some failures as one.
+pub fn all_right(failures: Vec<Failure>) -> Outcome {
+    let mut texts: Vec<String> =
+        failures.iter().map(|failure| failure.to_string().trim_start_matches("error: ").to_string()).collect();
+    texts.dedup();
+    if texts.is_empty() { Ok(()) } else { Err(Failure::Message(texts.join("\nerror: "))) }
+}
+
+/// Refuses an object of this name that is somebody else's: it would be changed, and pruned later.
+///
+/// # Errors
+/// With whose it is.
+pub fn require_own(cluster: &Cluster, project: &str, how: ApplyOptions, object: &Object, before: Option<&LiveMeta>) -> Outcome {
+    let Some(before) = before.filter(|_| !how.force) else { return Ok(()) };
+    let whose = match belongs(before, project) {
+        // Its fields are still their owners', which the server sees to.
+        Belongs::Ours | Belongs::LabelledOnly(_) => return Ok(()),
+        Belongs::OtherProject(other) => format!("the project `{other}`"),
+        Belongs::Stranger(who) => format!("somebody else ({who})"),
+    };
+    Err(Failure::Message(format!(
+        "the {} `{}` of the namespace `{}` belongs to {whose}: choose another namespace for this project, or take it over with --force-conflicts",
+        object.kind(),
+        object.name(),
+        cluster.namespace
+    )))
+}
+
+/// What the project no longer has of what is on the cluster. Kinds that the user may not list, and that the project does not have either, are
+/// left out, with a warning.
 ///
 /// # Errors
 /// The server's.
-pub async fn pruned(cluster: &Cluster, objects: &[Object], project: &str) -> Result<PrunePlan, Failure> {
+pub async fn pruned(cluster: &Cluster, objects: &[Object], project: &str, steps: &Steps) -> Result<PrunePlan, Failure> {
     let desired: BTreeSet<(&str, &str)> = objects.iter().map(|object| (object.kind(), object.name())).collect();
-    let found = cluster.found(&selector(project)).await?;
-    Ok(prune(found, &desired, project, false))
+    let known = cluster.found(&selector(project), SERVED).await?;
+    let (own, others): (Vec<_>, Vec<_>) =
+        known.unlisted.into_iter().partition(|(served, _)| objects.iter().any(|object| object.served() == *served));
+    if let Some((served, error)) = own.into_iter().next() {
+        let doing = format!("listing {} for what is to be pruned (--no-prune lists nothing)", served.plural);
+        return Err(error.while_doing(&doing, served.plural));
+    }
+    tell_unlisted(&others, "what the project had of them once is not pruned", steps);
+    Ok(prune(known.found, &desired, project, false))
+}
+
+/// Warns of kinds that the user may not list.
+pub fn tell_unlisted(unlisted: &[(ServedKind, ClusterError)], so: &str, steps: &Steps) {
+    if !unlisted.is_empty() {
+        let kinds: Vec<&str> = unlisted.iter().map(|(served, _)| served.plural).collect();
+        steps.line(&format!("warning: the user of this context may not list {}: {so}", kinds.join(", ")));
+    }
 }
 
 /// The metadata of an object that the server has sent; empty where it has none.

@@ -1,12 +1,14 @@
 //! Requests to an API server: bounded in size and time, tried again where that helps, and with errors that say what to do.
 
+use super::cluster_error::{ClusterError, chain, is_gateways, without_passwords};
+use super::credentials::Credentials;
 use super::kubeconfig::{ChosenCluster, ClusterChoice};
 use crate::api::reply::escape;
 use crate::cli::Failure;
-use crate::kubernetes::live::{LiveList, LiveObject, LivePod};
+use crate::kubernetes::live::{LiveList, LiveObject, LivePod, OfObject};
 use crate::kubernetes::ownership::{FoundObject, MANAGER, pod_selector};
 use crate::kubernetes::refusal::RefusalStatus;
-use crate::kubernetes::{SERVED, ServedKind, Version};
+use crate::kubernetes::{ServedKind, Version};
 use crate::printable;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -17,7 +19,7 @@ use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 /// How long an answer may take, to its end.
-const ANSWER: Duration = Duration::from_secs(30);
+pub const ANSWER: Duration = Duration::from_secs(30);
 /// The largest answer: a page of a list of objects, each of which has at most 1.5 MiB.
 const LARGEST: usize = 64 << 20;
 /// The objects of a page, and the most pages.
@@ -28,45 +30,6 @@ const AGAIN: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// The longest delay that a server may ask for.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// It has answered that it will not.
-    #[error("{}", .0.message)]
-    Refused(Box<RefusalStatus>),
-    #[error("the API server {server} cannot be reached: {why}")]
-    Unreachable { server: String, why: String },
-    #[error("the API server {server} has not answered within {} s", ANSWER.as_secs())]
-    Slow { server: String },
-    /// Its answer is none of an API server's.
-    #[error("the answer of {server} is not an API server's: {why}")]
-    Strange { server: String, why: String },
-}
-
-impl ClusterError {
-    pub fn code(&self) -> u16 {
-        if let ClusterError::Refused(status) = self { status.code } else { 0 }
-    }
-
-    /// Whether the object would have to be made anew for what has changed.
-    pub fn is_immutable(&self) -> bool {
-        matches!(self, ClusterError::Refused(status) if status.is_immutable())
-    }
-
-    /// Whether the same request may succeed in a moment.
-    fn is_passing(&self) -> bool {
-        matches!(self, ClusterError::Unreachable { .. }) || matches!(self.code(), 429 | 500 | 502 | 503 | 504)
-    }
-
-    /// The failure of a command that was doing something, such as `reading Pods`.
-    pub fn while_doing(self, what: &str, kind: &str) -> Failure {
-        let why = match &self {
-            ClusterError::Refused(status) => status.explain(kind),
-            other => other.to_string(),
-        };
-        Failure::Message(format!("{what}: {why}"))
-    }
-}
 
 /// How an object is applied.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,43 +42,30 @@ pub struct ApplyOptions {
 
 pub struct Cluster {
     client: kube::Client,
+    credentials: Credentials,
     /// A DNS label.
     pub namespace: String,
     pub context: String,
+    /// Its address, without a password.
     server: String,
 }
 
-/// An error with what has caused it, each once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    printable::line(&text).chars().take(1000).collect()
+/// The objects that a list of several kinds has found.
+pub struct LabelledObjects {
+    pub found: Vec<FoundObject>,
+    /// Kinds that the user may not list, and the server's word.
+    pub unlisted: Vec<(ServedKind, ClusterError)>,
 }
 
 impl Cluster {
     /// # Errors
     /// When the kubeconfig cannot be used.
     pub async fn of(choice: &ClusterChoice) -> Result<Self, Failure> {
-        let ChosenCluster { config, context } = choice.read().await?;
-        let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.to_string());
-        let client = kube::Client::try_from(config).map_err(|error| {
-            let why = match &error {
-                // What the plugin has written to its standard output may be a token.
-                kube::Error::Auth(kube::client::AuthError::AuthExecRun { status, .. }) => {
-                    format!("its credential plugin has failed ({status})")
-                }
-                other => chain(other),
-            };
-            Failure::Message(format!("the context `{context}` cannot be used: {why}"))
-        })?;
-        Ok(Cluster { client, namespace, context, server })
+        let ChosenCluster { config, credentials, context } = choice.read().await?;
+        let (namespace, server) = (config.default_namespace.clone(), without_passwords(&config.cluster_url.to_string()));
+        let client = kube::Client::try_from(config)
+            .map_err(|error| Failure::Message(format!("the context `{context}` cannot be used: {}", chain(&error))))?;
+        Ok(Cluster { client, credentials, namespace, context, server })
     }
 
     /// The server's version, for which objects are made.
@@ -170,20 +120,23 @@ impl Cluster {
         self.list(&path, &labelled(&pod_selector(project))).await
     }
 
-    /// The objects of every kind that an export makes, by label.
+    /// The objects of some kinds, by label. A user of a namespace often may not list some of them.
     ///
     /// # Errors
-    /// The server's, with what was asked for.
-    pub async fn found(&self, selector: &str) -> Result<Vec<FoundObject>, Failure> {
+    /// The server's, with what was asked for; when none of the kinds may be listed.
+    pub async fn found(&self, selector: &str, kinds: &[ServedKind]) -> Result<LabelledObjects, Failure> {
         let query = labelled(selector);
-        let lists = SERVED.iter().map(|served| async {
+        let lists = kinds.iter().map(|served| async {
             let list: Result<Vec<LiveObject>, _> = self.list(&served.path(&self.namespace), &query).await;
             (*served, list)
         });
-        let mut all = Vec::new();
+        let mut all = LabelledObjects { found: Vec::new(), unlisted: Vec::new() };
         for (served, list) in futures::future::join_all(lists).await {
-            let list = list.map_err(|error| error.while_doing(&format!("listing {}", served.plural), served.plural))?;
-            all.extend(list.into_iter().map(|object| FoundObject { served, meta: object.metadata }));
+            match list {
+                Ok(list) => all.found.extend(list.into_iter().map(|object| FoundObject { served, meta: object.metadata })),
+                Err(error) if error.code() == 403 && all.unlisted.len() + 1 < kinds.len() => all.unlisted.push((served, error)),
+                Err(error) => return Err(error.while_doing(&format!("listing {}", served.plural), served.plural)),
+            }
         }
         Ok(all)
     }
@@ -241,7 +194,7 @@ impl Cluster {
     /// # Errors
     /// The server's.
     pub async fn stream(&self, path: &str, query: &str) -> Result<Body, ClusterError> {
-        let request = self.request(&Method::GET, path, query, None)?;
+        let request = self.request(&Method::GET, path, query, None).await?;
         let answer = tokio::time::timeout(ANSWER, self.client.send(request));
         let answer = answer.await.map_err(|_| self.slow())?.map_err(|error| self.unreachable(&error))?;
         if answer.status().is_success() {
@@ -271,7 +224,7 @@ impl Cluster {
     }
 
     async fn once(&self, method: &Method, path: &str, query: &str, body: Option<&Json>) -> Result<Bytes, ClusterError> {
-        let request = self.request(method, path, query, body)?;
+        let request = self.request(method, path, query, body).await?;
         let asked = async {
             let answer = self.client.send(request).await.map_err(|error| self.unreachable(&error))?;
             let is_success = answer.status().is_success();
@@ -281,12 +234,21 @@ impl Cluster {
         tokio::time::timeout(ANSWER, asked).await.map_err(|_| self.slow())?
     }
 
-    fn request(&self, method: &Method, path: &str, query: &str, body: Option<&Json>) -> Result<Request<Body>, ClusterError> {
+    async fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &str,
+        body: Option<&Json>,
+    ) -> Result<Request<Body>, ClusterError> {
+        let token = self.credentials.header().await;
+        let token = token.map_err(|why| ClusterError::Nobody { context: self.context.clone(), why })?;
         let target = if query.is_empty() { path.to_string() } else { format!("{path}?{query}") };
         let kind = if *method == Method::PATCH { "application/apply-patch+yaml" } else { "application/json" };
         let request = Request::builder().method(method.clone()).uri(target).header("Content-Type", kind);
         let request =
             request.header("Accept", "application/json").header("User-Agent", concat!("wharf/", env!("CARGO_PKG_VERSION")));
+        let request = token.into_iter().fold(request, |request, token| request.header("Authorization", token));
         let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         request.body(Body::from(bytes)).map_err(|error| self.strange(&error))
     }
@@ -304,7 +266,7 @@ impl Cluster {
     }
 
     fn parsed<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClusterError> {
-        serde_json::from_slice(answer).map_err(|error| self.strange(&error))
+        serde_json::from_slice(answer).map(|OfObject(answer)| answer).map_err(|error| self.strange(&error))
     }
 
     /// A refusal, which a proxy may have written.
@@ -314,6 +276,9 @@ impl Cluster {
             ..RefusalStatus::default()
         });
         status.code = code;
+        if is_gateways(code) {
+            status.message = format!("the API server {} is away: it answers {code} {}", self.server, status.message);
+        }
         ClusterError::Refused(Box::new(status.bounded(|text| printable::line(text).into_owned())))
     }
 
@@ -325,7 +290,7 @@ impl Cluster {
         ClusterError::Slow { server: self.server.clone() }
     }
 
-    fn strange(&self, error: &dyn std::error::Error) -> ClusterError {
+    fn strange(&self, error: &(dyn std::error::Error + 'static)) -> ClusterError {
         ClusterError::Strange { server: self.server.clone(), why: chain(error) }
     }
 }

@@ -1,9 +1,10 @@
 //! `wharf kubernetes diff`: the server says what an apply would make of each object, and the difference is shown.
 
-use super::apply::pruned;
+use super::apply::{all_right, meta, pruned, require_own};
 use super::cluster::{ApplyOptions, Cluster};
 use super::kubeconfig::ClusterChoice;
 use super::made;
+use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
 use crate::kubernetes::difference::{difference, without_secrets};
@@ -42,15 +43,21 @@ async fn differences(global: &Global, command: &DiffCommand) -> Result<bool, Fai
     let objects = made::objects(&loaded, options)?;
     let built = built(&loaded);
     let how = ApplyOptions { force: command.force_conflicts, dry_run: true };
-    let mut texts = stream::iter(objects.iter().map(|object| one(&cluster, object, &built, how))).buffered(AT_ONCE);
-    let mut any = false;
+    let project = loaded.project.name.as_str();
+    let mut texts = stream::iter(objects.iter().map(|object| one(&cluster, project, object, &built, how))).buffered(AT_ONCE);
+    let (mut any, mut failures) = (false, Vec::new());
     while let Some(text) = texts.next().await {
-        if let Some(text) = text? {
-            any = true;
-            print!("{}", printable::lines(&text));
+        match text {
+            Ok(Some(text)) => {
+                any = true;
+                print!("{}", printable::lines(&text));
+            }
+            Ok(None) => {}
+            Err(failure) => failures.push(failure),
         }
     }
-    for found in pruned(&cluster, &objects, &loaded.project.name).await?.deleted {
+    all_right(failures)?;
+    for found in pruned(&cluster, &objects, project, &Steps::new(false)).await?.deleted {
         let path = cluster.object(found.served, &found.meta.name);
         let doing = format!("reading the {} `{}`", found.served.kind, found.meta.name);
         let live = cluster.get(&path).await.map_err(|error| error.while_doing(&doing, found.served.kind))?;
@@ -70,11 +77,19 @@ fn built(loaded: &Loaded) -> BTreeSet<String> {
     all.filter(|(_, service)| service.build.is_some()).map(|(name, _)| name.clone()).collect()
 }
 
-async fn one(cluster: &Cluster, object: &Object, built: &BTreeSet<String>, how: ApplyOptions) -> Result<Option<String>, Failure> {
+/// The difference of one object; `None` where there is none. What `apply` refuses is refused here.
+async fn one(
+    cluster: &Cluster,
+    project: &str,
+    object: &Object,
+    built: &BTreeSet<String>,
+    how: ApplyOptions,
+) -> Result<Option<String>, Failure> {
     let (served, name, mut json) = (object.served(), object.name(), object.for_server());
     let doing = format!("comparing the {} `{name}`", served.kind);
     let live = cluster.get(&cluster.object(served, name)).await.map_err(|error| error.while_doing(&doing, served.kind))?;
     if let Some(live) = &live {
+        require_own(cluster, project, how, object, Some(&meta(live)))?;
         keep_images(&mut json, live, built);
     }
     let title = format!("{}/{name}", served.kind);

@@ -2,12 +2,24 @@
 //!
 //! https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 
+use super::credentials::Credentials;
 use crate::cli::Failure;
 use crate::kubernetes::is_dns_label;
 use crate::printable;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use secrecy::ExposeSecret;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The largest kubeconfig: hundreds of clusters with their certificates.
+const LARGEST_KUBECONFIG: u64 = 8 << 20;
+
+/// The largest certificate, key and token, and the most that a credential plugin writes.
+pub const LARGEST_FILE: u64 = 1 << 20;
 
 /// How long a connection may take.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -29,6 +41,7 @@ pub struct ClusterChoice {
 /// A cluster that was chosen.
 pub struct ChosenCluster {
     pub config: kube::Config,
+    pub credentials: Credentials,
     /// The name of its context.
     pub context: String,
 }
@@ -37,7 +50,7 @@ impl ClusterChoice {
     /// # Errors
     /// When there is no kubeconfig, no such context, or something wrong in them.
     pub async fn read(&self) -> Result<ChosenCluster, Failure> {
-        let read = self.files()?;
+        let mut read = self.files()?;
         let context = self.context.clone().or_else(|| read.current_context.clone().filter(|name| !name.is_empty()));
         let Some(context) = context else {
             return Err(Failure::Message(format!(
@@ -46,6 +59,7 @@ impl ClusterChoice {
             )));
         };
         let known = names(&read);
+        open_files(&mut read, &context)?;
         let own_proxy = has_proxy(&read, &context);
         let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let mut config = kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| match error {
@@ -72,7 +86,8 @@ impl ClusterChoice {
         config.connect_timeout = Some(CONNECTING);
         // What is tried again, and what is said meanwhile, is decided here.
         config.default_retry = false;
-        Ok(ChosenCluster { config, context })
+        let credentials = Credentials::take(&mut config.auth_info, &context).await?;
+        Ok(ChosenCluster { config, credentials, context })
     }
 
     /// The files, merged. Those of KUBECONFIG that do not exist are passed over.
@@ -106,23 +121,109 @@ impl ClusterChoice {
 
 /// A file; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Kubeconfig>, Failure> {
-    match Kubeconfig::read_from(path) {
-        Ok(read) => Ok(Some(read)),
-        Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(KubeconfigError::ReadConfig(error, _)) => {
-            Err(Failure::Message(format!("reading the kubeconfig {}: {error}", path.display())))
-        }
-        Err(error) => Err(wrong(&path.display().to_string(), &error)),
-    }
+    let failed = |error: io::Error| Failure::Message(format!("reading the kubeconfig {}: {error}", path.display()));
+    let bytes = match up_to(path, LARGEST_KUBECONFIG) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let text = text(bytes).map_err(failed)?;
+    let read = Kubeconfig::from_yaml(&text).map_err(|error| wrong(&path.display().to_string(), &error))?;
+    Ok(Some(beside(read, path.parent().unwrap_or(Path::new("")))))
 }
 
-fn wrong(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::Message(format!("the kubeconfig is wrong in {what}: {}", super::cluster::chain(error)))
+/// A file of a kubeconfig's, up to [`LARGEST_FILE`].
+///
+/// # Errors
+/// The kernel's; when it is longer.
+pub fn bounded(path: &Path) -> io::Result<Vec<u8>> {
+    up_to(path, LARGEST_FILE)
+}
+
+/// The user's own path, which may be a pipe of the shell's.
+fn up_to(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > largest {
+        return Err(io::Error::other(format!("it is longer than {} MiB", largest >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Text in UTF-8, or in UTF-16 as PowerShell writes it.
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    let units = |of: fn([u8; 2]) -> u16| bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect::<Vec<u16>>();
+    let text = match bytes.as_slice() {
+        [0xff, 0xfe, ..] => String::from_utf16(&units(u16::from_le_bytes)).ok(),
+        [0xfe, 0xff, ..] => String::from_utf16(&units(u16::from_be_bytes)).ok(),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        _ => String::from_utf8(bytes).ok(),
+    };
+    text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+}
+
+/// With the paths in it made ones beside it. What is empty is absent.
+fn beside(mut read: Kubeconfig, directory: &Path) -> Kubeconfig {
+    let resolve = |file: &mut Option<String>| {
+        *file = file.take().filter(|name| !name.is_empty());
+        if let Some(joined) = file.as_ref().and_then(|name| directory.join(name).to_str().map(str::to_string)) {
+            *file = Some(joined);
+        }
+    };
+    for cluster in read.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        resolve(&mut cluster.certificate_authority);
+    }
+    for user in read.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        [&mut user.client_certificate, &mut user.client_key, &mut user.token_file].into_iter().for_each(resolve);
+        // A name without a directory is looked for in PATH.
+        if let Some(exec) = user.exec.as_mut().filter(|exec| exec.command.as_ref().is_some_and(|name| name.contains('/'))) {
+            resolve(&mut exec.command);
+        }
+    }
+    read
+}
+
+/// Reads the certificates and the key that a context's cluster and user name, with a bound.
+fn open_files(read: &mut Kubeconfig, context: &str) -> Result<(), Failure> {
+    let of = read.contexts.iter().find(|named| named.name == context).and_then(|named| named.context.clone());
+    let Some(of) = of else { return Ok(()) };
+    let opened = |what: &str, file: &mut Option<String>| match file.take() {
+        None => Ok(None),
+        Some(file) => bounded(Path::new(&file)).map(|bytes| Some(STANDARD.encode(bytes))).map_err(|error| {
+            Failure::Message(format!("the context `{context}` cannot be used: reading its {what} {file}: {error}"))
+        }),
+    };
+    let cluster = read.clusters.iter_mut().find(|named| named.name == of.cluster).and_then(|named| named.cluster.as_mut());
+    if let Some(cluster) = cluster.filter(|cluster| cluster.certificate_authority_data.as_deref().unwrap_or_default().is_empty())
+    {
+        cluster.certificate_authority_data = opened("certificate-authority", &mut cluster.certificate_authority)?;
+    }
+    let user = read.auth_infos.iter_mut().find(|named| Some(&named.name) == of.user.as_ref());
+    let Some(user) = user.and_then(|named| named.auth_info.as_mut()) else { return Ok(()) };
+    if user.client_certificate_data.as_deref().unwrap_or_default().is_empty() {
+        user.client_certificate_data = opened("client-certificate", &mut user.client_certificate)?;
+    }
+    if user.client_key_data.as_ref().is_none_or(|key| key.expose_secret().is_empty()) {
+        user.client_key_data = opened("client-key", &mut user.client_key)?.map(Into::into);
+    }
+    Ok(())
+}
+
+/// What is wrong with a kubeconfig. What its YAML's reader says has the lines around the mistake, with the tokens and keys in them.
+fn wrong(what: &str, error: &KubeconfigError) -> Failure {
+    let why = match error {
+        KubeconfigError::Parse(error) => {
+            let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
+            format!("{place}this is not YAML, or no value that a kubeconfig has there")
+        }
+        other => super::cluster_error::chain(other),
+    };
+    Failure::Message(format!("the kubeconfig is wrong in {what}: {why}"))
 }
 
 fn names(read: &Kubeconfig) -> String {
     let names: Vec<&str> = read.contexts.iter().map(|context| context.name.as_str()).collect();
-    if names.is_empty() { "no contexts".into() } else { names.join(", ") }
+    if names.is_empty() { "no contexts".into() } else { printable::line(&names.join(", ")).into_owned() }
 }
 
 /// Whether the cluster of a context has a proxy of its own, which NO_PROXY is not about.

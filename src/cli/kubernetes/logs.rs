@@ -1,6 +1,7 @@
 //! `wharf kubernetes logs`: the output of the project's containers on the cluster, as `wharf logs` shows it on one machine.
 
-use super::cluster::{Cluster, ClusterError};
+use super::cluster::Cluster;
+use super::cluster_error::ClusterError;
 use super::kubeconfig::ClusterChoice;
 use crate::api::reply::escape;
 use crate::cli::output::{Prefixes, coloured};
@@ -311,7 +312,7 @@ impl LogLines {
             }
             match self.body.next().await {
                 Some(Ok(bytes)) => self.take(&bytes),
-                Some(Err(error)) => return Err(super::cluster::chain(&error)),
+                Some(Err(error)) => return Err(super::cluster_error::chain(&error)),
                 None if self.begun.is_empty() => return Ok(None),
                 None => return Ok(Some(self.begun.split().freeze())),
             }

@@ -1,10 +1,13 @@
 //! `wharf kubernetes`, and `wharf bridge`, which is Docker's name for its export.
 //!
-//! [`cluster`] asks the API server that [`kubeconfig`] names; [`made`] makes the project's objects for it, [`images`] pushes what is built first.
+//! [`cluster`] asks the API server that [`kubeconfig`] names, as whom [`credentials`] and a [`plugin`] say; [`made`] makes the project's objects for it, [`images`] pushes what is built first.
 //! [`apply`] sends the objects and prunes, [`rollout`] waits for them; [`diff`], [`status`], [`logs`] and [`down`] are the commands of their names.
 
 mod apply;
+mod away;
 mod cluster;
+mod cluster_error;
+mod credentials;
 mod diff;
 mod down;
 mod export;
@@ -12,6 +15,7 @@ mod images;
 mod kubeconfig;
 mod logs;
 mod made;
+mod plugin;
 mod read;
 mod rollout;
 mod status;

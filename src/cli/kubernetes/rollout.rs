@@ -1,22 +1,21 @@
 //! Waits until what was applied is ready, and says what it waits for and why.
 
 use super::apply::{Applied, say};
-use super::cluster::{Cluster, ClusterError, labelled};
+use super::away::AwayServer;
+use super::cluster::{Cluster, labelled};
+use super::cluster_error::ClusterError;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Outcome};
+use crate::kubernetes::ServedKind;
 use crate::kubernetes::live::{LiveEvent, LiveObject, LivePod};
 use crate::kubernetes::ownership::pod_selector;
 use crate::kubernetes::pods::{PodReport, refusals, report};
 use crate::kubernetes::progress::{RolloutState, rollout};
-use crate::kubernetes::{SERVED, ServedKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How often the cluster is asked.
 const INTERVAL: Duration = Duration::from_millis(700);
-
-/// How long the API server may be away in the middle.
-const AWAY: Duration = Duration::from_secs(30);
 
 /// The label of a workload's name, which its Pods have too.
 const NAME: &str = "app.kubernetes.io/name";
@@ -27,19 +26,29 @@ pub struct ClusterState {
     pub pods: Vec<LivePod>,
     /// Warnings of the namespace; read where something is not well.
     pub events: Vec<LiveEvent>,
+    /// Kinds that the user may not list, and the server's word.
+    pub unlisted: Vec<(ServedKind, ClusterError)>,
 }
 
 impl ClusterState {
+    /// `kinds` are those of the workloads.
+    ///
     /// # Errors
     /// The server's.
-    pub async fn of(cluster: &Cluster, project: &str) -> Result<Self, ClusterError> {
+    pub async fn of(cluster: &Cluster, project: &str, kinds: impl Iterator<Item = ServedKind>) -> Result<Self, ClusterError> {
         let query = labelled(&pod_selector(project));
-        let mut workloads = Vec::new();
-        for served in SERVED.iter().filter(|served| served.is_workload()) {
-            let list: Vec<LiveObject> = cluster.list(&served.path(&cluster.namespace), &query).await?;
+        let (mut workloads, mut unlisted) = (Vec::new(), Vec::new());
+        for served in kinds {
+            let list: Vec<LiveObject> = match cluster.list(&served.path(&cluster.namespace), &query).await {
+                Err(error) if error.code() == 403 => {
+                    unlisted.push((served, error));
+                    continue;
+                }
+                list => list?,
+            };
             // The Jobs of a CronJob are its runs.
             let own = list.into_iter().filter(|object| object.metadata.owner_references.is_empty());
-            workloads.extend(own.map(|object| (*served, object)));
+            workloads.extend(own.map(|object| (served, object)));
         }
         let pods = cluster.pods(project).await?;
         let is_well = |pod: &LivePod| report(pod, &[]).is_well;
@@ -55,7 +64,7 @@ impl ClusterState {
                 other => other?,
             }
         };
-        Ok(ClusterState { workloads, pods, events })
+        Ok(ClusterState { workloads, pods, events, unlisted })
     }
 
     /// The Pods of a workload.
@@ -93,25 +102,23 @@ impl ClusterState {
 pub async fn wait(cluster: &Cluster, project: &str, applied: Vec<Applied>, longest: Duration, steps: &mut Steps) -> Outcome {
     let mut waiting: Vec<Applied> = applied.into_iter().filter(|one| one.served.is_workload()).collect();
     let begun = Instant::now();
-    let mut away: Option<Instant> = None;
+    let mut away = AwayServer::default();
     let mut said: BTreeMap<String, String> = BTreeMap::new();
+    let doing = "waiting for the roll-out, which goes on in the cluster";
     while !waiting.is_empty() {
-        let state = match ClusterState::of(cluster, project).await {
+        // What the project does not have is not asked for: the user may have no right to it.
+        let kinds: BTreeSet<ServedKind> = waiting.iter().map(|one| one.served).collect();
+        let mut state = match ClusterState::of(cluster, project, kinds.into_iter()).await {
             Ok(state) => state,
-            Err(error @ (ClusterError::Unreachable { .. } | ClusterError::Slow { .. })) => {
-                let since = away.get_or_insert_with(|| {
-                    steps.line(&format!("warning: {error}; it is asked again"));
-                    Instant::now()
-                });
-                if since.elapsed() > AWAY {
-                    return Err(error.while_doing("waiting for the roll-out, which goes on in the cluster", "workloads"));
-                }
-                tokio::time::sleep(INTERVAL).await;
+            Err(error) => {
+                away.wait(error, steps).await.map_err(|error| error.while_doing(doing, "workloads"))?;
                 continue;
             }
-            Err(error) => return Err(error.while_doing("waiting for the roll-out", "workloads")),
         };
-        away = None;
+        away = AwayServer::default();
+        if let Some((served, error)) = state.unlisted.pop() {
+            return Err(error.while_doing(doing, served.plural));
+        }
         let mut failed = Vec::new();
         waiting.retain(|one| look(one, &state, steps, &mut said, &mut failed));
         let is_late = begun.elapsed() > longest && !waiting.is_empty();

@@ -1,12 +1,15 @@
 //! `wharf kubernetes status`: workloads, their Pods, and why they are not ready.
 
+use super::apply::tell_unlisted;
 use super::cluster::Cluster;
 use super::kubeconfig::ClusterChoice;
 use super::rollout::ClusterState;
+use crate::cli::output::Steps;
 use crate::cli::output::format::{Column, RowFormat};
 use crate::cli::{Global, Outcome, project};
 use crate::kubernetes::live::LiveMeta;
 use crate::kubernetes::progress::RolloutState;
+use crate::kubernetes::{SERVED, ServedKind};
 use crate::printable;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
@@ -33,8 +36,10 @@ const COLUMNS: [Column; 7] = [
 pub async fn run(global: &Global, command: &StatusCommand) -> Outcome {
     let (name, _) = project::name(global)?;
     let cluster = Cluster::of(&command.cluster).await?;
-    let state =
-        ClusterState::of(&cluster, &name).await.map_err(|error| error.while_doing("reading the status", "workloads and pods"))?;
+    let kinds = SERVED.iter().copied().filter(ServedKind::is_workload);
+    let state = ClusterState::of(&cluster, &name, kinds).await;
+    let state = state.map_err(|error| error.while_doing("reading the status", "workloads and pods"))?;
+    tell_unlisted(&state.unlisted, "what the project has of them is not shown", &Steps::new(false));
     if state.workloads.is_empty() && state.pods.is_empty() {
         eprintln!(
             "nothing of the project `{name}` is in the namespace `{}` of the context `{}`",

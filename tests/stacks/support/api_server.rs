@@ -44,6 +44,10 @@ pub struct Cluster {
     pub is_ready: bool,
     /// The output of containers, by `POD/CONTAINER`.
     pub logs: BTreeMap<String, String>,
+    /// Ends of the paths of objects that stay although they are deleted, as those with finalizers do.
+    pub kept: Vec<String>,
+    /// The last request's `Authorization`.
+    pub authorization: String,
     count: u64,
 }
 
@@ -85,6 +89,10 @@ impl ApiServer {
         self.lock().objects.insert(path(kind, name), object);
     }
 
+    pub fn remove(&self, kind: &str, name: &str) {
+        self.lock().objects.remove(&path(kind, name));
+    }
+
     pub fn trouble(&self, on: (&'static str, &'static str), times: usize, how: Mischief) {
         self.lock().trouble = Some(Trouble { on, how, times });
     }
@@ -124,10 +132,14 @@ fn serve(stream: TcpStream, cluster: &Mutex<Cluster>) {
         let mut words = line.split_whitespace().map(str::to_string);
         let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
         let mut length = 0;
+        let mut authorization = String::new();
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header).unwrap_or(0) == 0 || header == "\r\n" {
                 break;
+            }
+            if let Some((_, value)) = header.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+                authorization = value.trim_end().to_string();
             }
             if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().expect("a length");
@@ -135,6 +147,7 @@ fn serve(stream: TcpStream, cluster: &Mutex<Cluster>) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).expect("a body");
+        cluster.lock().expect("lock").authorization = authorization;
         if !answer(&mut stream, cluster, &method, &target, &body) {
             return;
         }
@@ -218,7 +231,7 @@ impl Cluster {
                 if !self.objects.contains_key(path) {
                     return refusal(404, "NotFound", "not found", Vec::new());
                 }
-                if !is_dry {
+                if !is_dry && !self.kept.iter().any(|kept| path.ends_with(kept.as_str())) {
                     self.objects.remove(path);
                 }
                 (200, "{}".into())
