@@ -150,3 +150,64 @@ fn down_asks_for_what_it_waits_for_alone() {
     // Fifteen kinds at first, those that are deleted once more, and then one kind and the Pods.
     assert!(asked < 45, "{asked} requests");
 }
+
+/// A Pod that has ended, with the log of its one container.
+fn ended(room: &Room, pod: &str, service: &str, log: &str) {
+    let labels = json!({"app.kubernetes.io/instance": "shop", "app.kubernetes.io/name": service});
+    let status = json!({"phase": "Succeeded", "containerStatuses": [{"name": service, "containerID": pod}]});
+    room.server.put("pods", pod, json!({"metadata": {"name": pod, "uid": pod, "labels": labels}, "status": status}));
+    room.server.lock().logs.insert(format!("{pod}/{service}"), log.into());
+}
+
+/// Lines of several MiB come whole, with one time, and once, though the connection is cut in them.
+#[test]
+fn long_lines_of_logs_are_whole() {
+    let room = Room::new();
+    let time = "2026-01-01T00:00:00.000000001Z";
+    for text in ["A".repeat(3_000_000), "some words ".repeat(300_000)] {
+        ended(&room, "web-1", "web", &format!("{time} {text}\n2026-01-01T00:00:01Z after\n"));
+        let expected = format!("{text}\nafter\n");
+        let is_whole =
+            |shown: String, how: &str| assert!(shown == expected, "{how}: {} of {} bytes", shown.len(), expected.len());
+        is_whole(room.kubernetes(&["logs", "--no-log-prefix"]).ok(), "at once");
+        is_whole(room.kubernetes(&["logs", "-f", "--no-log-prefix"]).ok(), "followed");
+        let timed = room.kubernetes(&["logs", "-t"]).ok();
+        assert!(timed == format!("web-1  | {time} {text}\nweb-1  | 2026-01-01T00:00:01Z after\n"), "{} bytes", timed.len());
+        for cut in [500_000, 1_500_000, 2_500_000] {
+            let begun = Mischief::Cut(format!("{time} {}", &text[..cut]));
+            room.server.trouble(("GET", "/pods/web-1/log"), 1, begun);
+            is_whole(room.kubernetes(&["logs", "-f", "--no-log-prefix"]).ok(), "cut and followed");
+        }
+    }
+    let since: Vec<String> = room.server.lock().requests.iter().filter(|request| request.len() > 1000).cloned().collect();
+    assert!(since.is_empty(), "a piece of a line was asked for as a time");
+}
+
+/// One node that is away for a moment ends no other's log.
+#[test]
+fn a_log_that_cannot_be_read_is_asked_again() {
+    let room = Room::new();
+    ended(&room, "web-1", "web", "2026-01-01T00:00:00Z one\n");
+    ended(&room, "db-1", "db", "2026-01-01T00:00:00Z two\n");
+    room.server.trouble(("GET", "/pods/web-1/log"), 2, say(500, "dial tcp 10.0.0.1:10250: i/o timeout"));
+    let followed = room.kubernetes(&["logs", "-f"]);
+    assert_eq!(followed.stderr.matches("warning: reading the log of `web-1`: dial tcp").count(), 1, "{}", followed.stderr);
+    let shown = followed.ok();
+    assert!(shown.contains("| one\n") && shown.contains("| two\n"), "{shown}");
+    // Without -f it is an error, as is a refusal with it.
+    room.server.trouble(("GET", "/pods/web-1/log"), 2, say(500, "i/o timeout"));
+    room.kubernetes(&["logs"]).fails(1, &["reading the log of `web-1`: i/o timeout"]);
+    room.server.trouble(("GET", "/pods/web-1/log"), 2, say(403, "no logs for you"));
+    room.kubernetes(&["logs", "-f"]).fails(1, &["reading the log of `web-1`: no logs for you"]);
+}
+
+/// `logs -f` goes on over a server that is away.
+#[test]
+fn logs_wait_for_a_server_that_is_away() {
+    let room = Room::new();
+    ended(&room, "web-1", "web", "2026-01-01T00:00:00Z one\n");
+    room.server.trouble(("GET", "/pods?"), 7, Mischief::Answer(503, "restarting".into()));
+    let followed = room.kubernetes(&["logs", "-f"]);
+    assert!(followed.stderr.contains("it answers 503 restarting; it is asked again"), "{}", followed.stderr);
+    assert_eq!(followed.ok(), "web-1  | one\n");
+}

@@ -5,7 +5,7 @@ use crate::cli::output::Steps;
 use std::time::{Duration, Instant};
 
 /// How long it may be away. Each request has had some seconds of its own before.
-const AWAY: Duration = Duration::from_secs(30);
+pub const AWAY: Duration = Duration::from_secs(30);
 
 /// How often it is asked meanwhile.
 const INTERVAL: Duration = Duration::from_millis(700);

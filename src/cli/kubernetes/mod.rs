@@ -13,6 +13,8 @@ mod down;
 mod export;
 mod images;
 mod kubeconfig;
+mod log_follow;
+mod log_lines;
 mod logs;
 mod made;
 mod plugin;
