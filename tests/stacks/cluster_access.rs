@@ -134,6 +134,15 @@ fn passwords_of_addresses_are_not_shown() {
     assert!(!proxy.stderr.contains("PWSECRET"), "{}", proxy.stderr);
 }
 
+#[test]
+fn addresses_that_are_none() {
+    let room = Room::new();
+    for server in ["localhost:1", "127.0.0.1", "/x", "ftp://127.0.0.1:1"] {
+        room.write("kubeconfig", &kubeconfig("fake", server));
+        room.kubernetes(&["status"]).fails(1, &["the context `fake` cannot be used", server, "begins with `https://`"]);
+    }
+}
+
 /// A server of TLS that has a certificate of openssl's making.
 struct TlsServer {
     child: std::process::Child,

@@ -2,6 +2,7 @@
 //!
 //! https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 
+use super::cluster_error::without_passwords;
 use super::credentials::Credentials;
 use crate::cli::Failure;
 use crate::kubernetes::is_dns_label;
@@ -71,6 +72,7 @@ impl ClusterChoice {
             )),
             other => wrong(&format!("the context `{context}`"), &other),
         })?;
+        require_address(&config.cluster_url, &context)?;
         if let Some(namespace) = &self.namespace {
             config.default_namespace.clone_from(namespace);
         }
@@ -219,6 +221,18 @@ fn wrong(what: &str, error: &KubeconfigError) -> Failure {
         other => super::cluster_error::chain(other),
     };
     Failure::Message(format!("the kubeconfig is wrong in {what}: {why}"))
+}
+
+/// Refuses the address of a cluster that no request can be made for.
+fn require_address(server: &hyper::Uri, context: &str) -> Result<(), Failure> {
+    let has_host = server.host().is_some_and(|host| !host.is_empty());
+    if has_host && matches!(server.scheme_str(), Some("http" | "https")) {
+        return Ok(());
+    }
+    let shown = printable::line(&without_passwords(&server.to_string())).into_owned();
+    Err(Failure::Message(format!(
+        "the context `{context}` cannot be used: the address `{shown}` of its cluster is none: it begins with `https://` (or `http://`)"
+    )))
 }
 
 fn names(read: &Kubeconfig) -> String {
