@@ -5,11 +5,12 @@
 
 use super::entries::Entries;
 use crate::printable;
+use crate::sys::beneath::{MissingEnd, make_beneath};
 use crate::sys::node::FoundNode;
 use crate::sys::removal::remove;
 use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
 use std::collections::HashMap;
@@ -355,43 +356,22 @@ impl Applier<'_> {
     }
 }
 
-/// Opens a directory beneath a root, making what is missing of it with mode 0755. Symlinks that are there are followed within the
-/// root. Each directory that was made is shown to `made`.
+/// Opens a directory beneath a root, making what is missing of it with mode 0755. Symlinks are followed within the root, to what is
+/// missing as well. Each directory that was made is shown to `made`.
 ///
 /// # Errors
 /// The kernel's: ENOTDIR where a file is in the way.
 pub fn make_directories(root: BorrowedFd<'_>, path: &Path, made: impl Fn(&OwnedFd) -> io::Result<()>) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut so_far = PathBuf::new();
-    let mut above = sys::open_beneath(root, &so_far, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?;
-    for part in path.components() {
-        let name = match part {
-            Component::Normal(name) => Path::new(name),
-            Component::ParentDir => Path::new(".."),
-            _ => continue,
-        };
-        so_far.push(name);
-        let new = part != Component::ParentDir
-            && match mkdirat(&above, name, Mode::from_bits_truncate(0o700)) {
-                Ok(()) => true,
-                Err(nix::Error::EEXIST) => false,
-                Err(e) => return Err(e.into()),
-            };
-        above = if new {
-            let directory = openat(&above, name, flags, Mode::empty())?;
-            // Whatever the umask.
-            fchmod(&directory, Mode::from_bits_truncate(0o755))?;
-            made(&directory)?;
-            directory
-        } else {
-            match openat(&above, name, flags, Mode::empty()) {
-                Ok(directory) if part != Component::ParentDir => directory,
-                // A symlink is followed from the root on.
-                _ => sys::open_beneath(root, &so_far, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?,
-            }
-        };
+    let made = |directory: &OwnedFd| {
+        // Whatever the umask.
+        fchmod(directory, Mode::from_bits_truncate(0o755))?;
+        made(directory)
+    };
+    let found = make_beneath(root, path, MissingEnd::Directory, Beneath::AsRoot, Some(&made))?;
+    if SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
+        return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
     }
-    Ok(above)
+    Ok(found)
 }
 
 /// Copies a file, leaving holes where it holds nothing but zeros: a bomb of zeros takes no place on disk.

@@ -4,8 +4,9 @@
 //! The check is therefore of the opened descriptor, not of the path (CVE-2019-16884, CVE-2023-27561).
 
 use super::error::{Doing, StepFailed};
+use crate::sys::beneath::{MissingEnd, make_beneath};
 use crate::sys::{self, Beneath};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,14 +33,37 @@ pub enum Target {
     File,
 }
 
+/// Files that every container has of its own.
+const OWN_FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+
 /// Opens a mount's target beneath the root, making what is missing.
+///
+/// A symlink at the place of a container's own file is covered, not followed: it may lead to what is not there, or to where another
+/// mount would hide the file (a tmpfs on /run). Docker has a file there instead.
 ///
 /// # Errors
 /// When it is one of the kernel's files, other than those that may be replaced.
 pub fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedFd, StepFailed> {
-    let target = open_or_make(root, path, kind, Beneath::AsRoot)?;
+    let target = match OWN_FILES.iter().any(|own| Path::new(own) == path) {
+        true => match open_symlink(root, path)? {
+            Some(link) => link,
+            None => open_or_make(root, path, kind, Beneath::AsRoot)?,
+        },
+        false => open_or_make(root, path, kind, Beneath::AsRoot)?,
+    };
     check(root, path, target.as_fd())?;
     Ok(target)
+}
+
+/// The symlink itself, where a path beneath the root ends in one. Symlinks on the way are followed.
+fn open_symlink(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, StepFailed> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let found = match sys::open_beneath(root, inside, libc::O_PATH | libc::O_NOFOLLOW, 0, Beneath::AsRoot) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(format_args!("opening {} in the container", path.display()))?,
+    };
+    let mode = fstat(&found).doing(format_args!("opening {} in the container", path.display()))?.st_mode;
+    Ok((SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFLNK).then_some(found))
 }
 
 /// Refuses a directory on a file, or a file on a directory; `what` is mounted there.
@@ -106,7 +130,7 @@ pub fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Opens a path beneath the root, making what is missing. No magic link of procfs is followed.
+/// Opens a path beneath the root, making what is missing, of what a symlink leads to as well. No magic link of procfs is followed.
 pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Target, how: Beneath) -> Result<OwnedFd, StepFailed> {
     let inside = path.strip_prefix("/").unwrap_or(path);
     match sys::open_beneath(root, inside, libc::O_PATH, 0, how) {
@@ -114,25 +138,6 @@ pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Target, how: Beneat
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(StepFailed::new(format!("opening {} in the container", path.display()), e)),
     }
-    let parts: Vec<_> = inside.components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    let mut directory = root.try_clone_to_owned().doing("duplicating a descriptor")?;
-    for (i, part) in parts.iter().enumerate() {
-        let here: PathBuf = parts[..=i].iter().collect();
-        let last = i + 1 == parts.len();
-        let next = match sys::open_beneath(root, &here, libc::O_PATH, 0, how) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let name = Path::new(part.as_os_str());
-                if last && kind == Target::File {
-                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
-                } else {
-                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755))
-                }
-                .doing(format_args!("making /{} in the container", here.display()))?;
-                sys::open_beneath(root, &here, libc::O_PATH, 0, how)
-            }
-            other => other,
-        };
-        directory = next.doing(format_args!("opening /{} in the container", here.display()))?;
-    }
-    Ok(directory)
+    let end = if kind == Target::File { MissingEnd::File } else { MissingEnd::Directory };
+    make_beneath(root, inside, end, how, None).doing(format_args!("making {} in the container", path.display()))
 }

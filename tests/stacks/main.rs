@@ -25,6 +25,7 @@ mod incarnations;
 mod interrupts;
 mod jobs;
 mod lifecycle;
+mod links;
 mod networks;
 mod ports;
 mod providers;

@@ -11,6 +11,7 @@ use super::ignore::{self, Pattern, Patterns};
 use crate::image::entries::Entries;
 use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
+use crate::sys::beneath::place_beneath;
 use crate::sys::node::FoundNode;
 use crate::sys::regular::{copy_with_holes, open_regular};
 use crate::sys::{self, Beneath};
@@ -251,15 +252,21 @@ pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedF
         || several
         || copy.parents
         || writer.is_directory(wanted);
+    let failed = |e: io::Error| match e.raw_os_error() {
+        Some(libc::ENOTDIR | libc::EEXIST) => {
+            ImageError::Build(format!("`{}` is a file in the image, not a directory", wanted.display()))
+        }
+        _ => ImageError::store(format!("copying to {}", wanted.display()))(e),
+    };
+    // A symlink in the destination's place stays: the file is written to where it leads (`Copy` of tonistiigi/fsutil).
+    let resolved = match into {
+        true => wanted.to_path_buf(),
+        false => Path::new("/").join(place_beneath(root, relative(wanted)).map_err(failed)?.path),
+    };
     for selection in &selected.sources {
         let result =
-            if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, wanted, into) };
-        result.map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOTDIR | libc::EEXIST) => {
-                ImageError::Build(format!("`{}` is a file in the image, not a directory", wanted.display()))
-            }
-            _ => ImageError::store(format!("copying to {}", wanted.display()))(e),
-        })?;
+            if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, &resolved, into) };
+        result.map_err(failed)?;
     }
     Ok(())
 }

@@ -5,16 +5,16 @@ use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::ImageError;
 use crate::runtime::overlay;
+use crate::sys::beneath::{PlaceBeneath, place_beneath};
 use crate::sys::regular::{open_regular, read_regular};
 use crate::sys::{self, Beneath};
-use nix::fcntl::{AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -85,34 +85,10 @@ impl Tree {
     /// # Errors
     /// When there is nothing.
     pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut resolved = PathBuf::new();
-        let mut rest: Vec<OsString> = path.components().rev().map(|c| c.as_os_str().to_owned()).collect();
-        let mut links = 0;
-        while let Some(part) = rest.pop() {
-            match part.as_bytes() {
-                b"/" => resolved = PathBuf::new(),
-                b"." => {}
-                b".." => {
-                    resolved.pop();
-                }
-                _ => {
-                    let next = resolved.join(&part);
-                    let parent = self.open(&resolved, libc::O_PATH | libc::O_DIRECTORY)?;
-                    let stat = fstatat(&parent, Path::new(&part), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
-                        links += 1;
-                        if links > 40 {
-                            return Err(io::Error::from_raw_os_error(libc::ELOOP));
-                        }
-                        let target = PathBuf::from(readlinkat(&parent, Path::new(&part))?);
-                        rest.extend(target.components().rev().map(|c| c.as_os_str().to_owned()));
-                    } else {
-                        resolved = next;
-                    }
-                }
-            }
+        match place_beneath(self.root(), path)? {
+            PlaceBeneath { path, missing: 0 } => Ok(path),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
-        Ok(resolved)
     }
 
     /// Opens a path, symlinks followed within the tree.

@@ -11,6 +11,7 @@ use crate::image::build::agent::LentAgent;
 use crate::image::build::cache;
 use crate::image::build::mounts::{self, MadeMount, RunMount, RunMountType};
 use crate::image::build::{CommandOutput, RunProcess};
+use crate::sys::beneath::place_beneath;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
@@ -384,8 +385,9 @@ impl Solver {
             let tree = store.tree(&layers).map_err(ImageError::store("opening the layers".into()))?;
             let mut missing = Vec::new();
             for target in targets {
-                let all: Vec<PathBuf> = target.ancestors().filter(|path| *path != Path::new("")).map(Path::to_path_buf).collect();
-                missing.extend(all.into_iter().filter(|path| tree.find(path).is_err()));
+                // A place that cannot be found gets no mount.
+                let Ok(place) = place_beneath(tree.root(), &target) else { continue };
+                missing.extend(place.path.ancestors().take(place.missing).map(Path::to_path_buf));
             }
             missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
             Ok(missing)
