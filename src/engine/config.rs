@@ -1,7 +1,7 @@
 //! Where an engine keeps its things.
 
 use super::process::tcp::{TcpEndpoint, TlsFiles};
-use super::record::ContainerRecord;
+use super::record::{ContainerRecord, clean_source};
 use crate::runtime::launch::Exit;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -57,15 +57,15 @@ impl Listening {
 /// Where Docker's socket is; `/var/run` is a link to `/run`.
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
-/// Whether a path is that of Docker's socket. A container that asks for it gets this engine's where the host has no Docker.
+/// Whether a path, however it is written, is that of Docker's socket. A container that asks for it gets this engine's where the host has no Docker.
 pub fn is_docker_socket(path: &str) -> bool {
-    DOCKER_SOCKETS.contains(&path)
+    DOCKER_SOCKETS.contains(&clean_source(path).as_str())
 }
 
 /// Whether a path is that of Docker's socket, and nobody has one there.
 fn has_no_docker(path: &str) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    is_docker_socket(path) && !std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
+    is_docker_socket(path) && !std::fs::metadata(clean_source(path)).is_ok_and(|file| file.file_type().is_socket())
 }
 
 /// The variable that says where the API listens besides.

@@ -16,8 +16,10 @@ use std::path::{Component, Path, PathBuf};
 
 /// Symlinks in a path, as the kernel has it (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
-/// Bytes of a path with the texts of its symlinks, as of a path that the kernel is given (PATH_MAX). It bounds what is made, too.
+/// Bytes of a path that the kernel is given (PATH_MAX).
 const MAX_PATH: usize = 4096;
+/// Parts of a path that may be missing: more are in no path.
+const MAX_MISSING: usize = MAX_PATH / 2;
 
 /// What is made where the end of a path is missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub fn make_beneath(
 ) -> io::Result<OwnedFd> {
     let mut way = Descent::new(root, path, how)?;
     // Somebody in the container may remove what is made, again and again.
-    for _ in 0..MAX_PATH {
+    for _ in 0..2 * MAX_MISSING {
         let mut lacking = way.advance()?;
         if lacking.is_empty() {
             return Ok(way.at);
@@ -117,11 +119,7 @@ impl<'a> Descent<'a> {
             Component::ParentDir => Some("..".into()),
             _ => None,
         }));
-        let bytes: usize = self.left.iter().map(|part| part.len() + 1).sum();
-        if self.here.as_os_str().len() + bytes > MAX_PATH {
-            return Err(Errno::ENAMETOOLONG.into());
-        }
-        Ok(())
+        if path.as_os_str().len() > MAX_PATH { Err(Errno::ENAMETOOLONG.into()) } else { Ok(()) }
     }
 
     /// Goes as far as there is something, and returns the parts that are missing.
@@ -132,6 +130,7 @@ impl<'a> Descent<'a> {
                 true if lacking.pop().is_none() => self.up()?,
                 true => {}
                 false if lacking.is_empty() => lacking.extend(self.enter(part)?),
+                false if lacking.len() == MAX_MISSING => return Err(Errno::ENAMETOOLONG.into()),
                 false => lacking.push(part),
             }
         }

@@ -324,6 +324,16 @@ fn a_container_keeps_the_sockets_of_the_engine() {
         let mount = json!([{"Type": "bind", "Source": DOCKERS, "Target": "/s"}]);
         run(&stack, "mount", json!({"Cmd": ["true"], "HostConfig": {"Mounts": mount}}));
         assert_eq!(stack.api("DELETE", "/v1.45/containers/mount", None).0, 204);
+        // However it is written; Docker cleans the path by its text.
+        for (n, spelt) in ["/run/../run/docker.sock", "/var/../var/run/./docker.sock", "//run//docker.sock/"].iter().enumerate() {
+            let name = format!("spelt{n}");
+            let look = json!(["sh", "-c", "test -S /s"]);
+            run(&stack, &name, json!({"Cmd": look, "HostConfig": {"Binds": [format!("{spelt}:/s")]}}));
+            assert_eq!(post(&stack, &format!("/containers/{name}/start")).0, 204);
+            assert_eq!(post(&stack, &format!("/containers/{name}/wait")).1["StatusCode"], 0, "{spelt}");
+            assert!(!std::path::Path::new(DOCKERS).exists(), "{spelt}: nothing is made on the host");
+            assert_eq!(stack.api("DELETE", &format!("/v1.45/containers/{name}"), None).0, 204);
+        }
     }
     let root = format!("/proc/{}/root", stack.pid("holder"));
     let mut sockets = vec![format!("{root}/own.sock")];
@@ -458,9 +468,13 @@ fn an_engine_may_keep_its_socket() {
         .wharf(&["-f", "other.yaml", "-p", "other", "up", "-d"])
         .fails(1, &["services.kept: there is no Docker on this host", DOCKERS]);
     assert_eq!(stack.wharf(&["-f", "other.yaml", "-p", "other", "ps", "-aq"]).ok(), "", "nothing was made");
-    for host in
-        [json!({"Binds": [format!("{DOCKERS}:/s")]}), json!({"Mounts": [{"Type": "bind", "Source": DOCKERS, "Target": "/s"}]})]
-    {
+    stack.write("other.yaml", &file("kept").replace(DOCKERS, "/run/../run/docker.sock"));
+    stack.wharf(&["-f", "other.yaml", "-p", "other", "up", "-d"]).fails(1, &["services.kept: there is no Docker on this host"]);
+    for host in [
+        json!({"Binds": ["/var/../run/docker.sock:/s"]}),
+        json!({"Binds": [format!("{DOCKERS}:/s")]}),
+        json!({"Mounts": [{"Type": "bind", "Source": DOCKERS, "Target": "/s"}]}),
+    ] {
         let body = json!({"Image": "busybox:local", "HostConfig": host});
         let (status, answer) = stack.api("POST", "/containers/create", Some(&body));
         assert_eq!(

@@ -4,11 +4,13 @@ use super::ContainerRecord;
 pub use super::limits::{BlkioSpec, LogSpec, ResourceSpec};
 use crate::compose::model::OnUnhealthy;
 pub use crate::compose::model::RestartPolicy;
+use crate::compose::paths::cleaned;
 use crate::runtime::capabilities::Capabilities;
 use crate::units::{ContainerPort, IdMap, Nanos, PortRange, Protocol, as_text, known_ports};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 /// The specification that a container was created with.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -357,7 +359,12 @@ pub fn volumes_from(text: &str) -> (&str, bool) {
 
 /// A path in a container without doubled or trailing slashes, `.` and `..`.
 pub fn clean_target(path: &str) -> String {
-    format!("/{}", crate::runtime::targets::clean(std::path::Path::new(path)).display())
+    format!("/{}", crate::runtime::targets::clean(Path::new(path)).display())
+}
+
+/// The source of a bind mount without doubled slashes, `.` and `..`: by the text alone, as Docker has it.
+pub fn clean_source(path: &str) -> String {
+    cleaned(Path::new(path)).to_string_lossy().into_owned()
 }
 
 impl ContainerSpec {
@@ -366,7 +373,8 @@ impl ContainerSpec {
         let mut mounts: IndexMap<String, MountSpec> = IndexMap::new();
         for mount in std::mem::take(&mut self.mounts) {
             let target = clean_target(&mount.target);
-            mounts.insert(target.clone(), MountSpec { target, ..mount });
+            let source = if mount.kind == MountKind::Bind { clean_source(&mount.source) } else { mount.source.clone() };
+            mounts.insert(target.clone(), MountSpec { source, target, ..mount });
         }
         self.mounts = mounts.into_values().collect();
         self.tmpfs.iter_mut().for_each(|(target, _)| *target = clean_target(target));
@@ -460,5 +468,11 @@ mod tests {
         spec.take_mounts_of(&serde_json::from_str(older).expect("a record"), false);
         let last = spec.mounts.last().expect("a mount");
         assert_eq!((spec.mounts.len(), last.target.as_str(), last.source.as_str()), (4, "/w", "w"));
+        spec.mounts = ["/run/../run/docker.sock", "//a/./b/", "/"]
+            .map(|source| MountSpec { kind: MountKind::Bind, ..mount(&format!("/x{source}"), source) })
+            .into();
+        spec.clean_targets();
+        let got: Vec<_> = spec.mounts.iter().map(|m| m.source.as_str()).collect();
+        assert_eq!(got, ["/run/docker.sock", "/a/b", "/"]);
     }
 }

@@ -7,6 +7,7 @@ use super::super::sources::{Content, Found};
 use super::super::workload::Workload;
 use super::{Mounts, claim, disk, mount, objects};
 use crate::compose::model::{ServiceVolume, VolumeKind};
+use crate::compose::paths::cleaned;
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, HostPathVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
 };
@@ -58,7 +59,7 @@ pub fn bind(
             return None;
         }
     }
-    if ENGINES.contains(&source) {
+    if ENGINES.iter().any(|engine| Path::new(engine) == cleaned(Path::new(source))) {
         let message = format!("{source} is the socket of this machine's engine, and a cluster has none");
         context.refuse(
             path,
