@@ -29,6 +29,9 @@ pub enum MissingEnd {
     File,
 }
 
+/// Gets each directory that is made, opened for reading.
+pub type OnMade<'a> = &'a dyn Fn(&OwnedFd) -> io::Result<()>;
+
 /// Where a path leads beneath a root.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PlaceBeneath {
@@ -49,7 +52,7 @@ pub fn make_beneath(
     path: &Path,
     end: MissingEnd,
     how: Beneath,
-    made: Option<&dyn Fn(&OwnedFd) -> io::Result<()>>,
+    made: Option<OnMade<'_>>,
 ) -> io::Result<OwnedFd> {
     let mut way = Descent::new(root, path, how)?;
     // Somebody in the container may remove what is made, again and again.
