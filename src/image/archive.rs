@@ -267,7 +267,7 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     let mut loaded = Vec::new();
     for image in saved {
         let document = read(&image.config)?;
-        let configuration = Configuration::parse(&document)?;
+        let configuration = Configuration::arriving(&document)?;
         let names: Vec<ImageRef> = image.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
         let Some(first) = names.first() else { continue };
         let _held: Vec<_> = configuration.diff_ids.iter().map(|diff_id| store.hold_blob(diff_id.digest())).collect();
@@ -367,7 +367,7 @@ fn load_oci(
             }
         };
         let config = checked(&parsed.config.digest)?;
-        let arrived = Expected::all(&parsed, &Configuration::parse(&config)?)?
+        let arrived = Expected::all(&parsed, &Configuration::arriving(&config)?)?
             .iter()
             .zip(&parsed.layers)
             .map(|(expected, layer)| load_layer(store, members, expected, layer))

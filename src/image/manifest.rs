@@ -222,6 +222,19 @@ impl Configuration {
         Ok(Configuration { parsed, diff_ids })
     }
 
+    /// Of an image that arrives: one of another operating system cannot be used.
+    ///
+    /// # Errors
+    /// As [`Configuration::parse`]; Docker's words for an image of another system.
+    pub fn arriving(bytes: &[u8]) -> Result<Self, ImageError> {
+        let configuration = Configuration::parse(bytes)?;
+        let system = configuration.parsed.os().to_string();
+        if !matches!(system.as_str(), "" | "linux") {
+            return Err(ImageError::Build(format!("cannot load {} image on linux", shown(&system))));
+        }
+        Ok(configuration)
+    }
+
     pub fn chain_ids(&self) -> Vec<ChainId> {
         ChainId::all(&self.diff_ids)
     }

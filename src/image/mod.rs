@@ -146,6 +146,24 @@ pub fn is_native(platform: &str) -> bool {
         && variant_is_own
 }
 
+/// Docker's warning for an image of another processor, which is used nevertheless: the host may emulate it.
+pub fn platform_warning(image: &Image) -> Option<String> {
+    let (own, other) = (architecture(), image.config.architecture().to_string());
+    // Processors that have the older instructions as well.
+    let runs = match own {
+        "amd64" => &["amd64", "386"][..],
+        "arm64" => &["arm64", "arm"],
+        own => &[own],
+    };
+    let is_other = !other.is_empty() && !runs.contains(&other.as_str());
+    is_other.then(|| {
+        let (system, other) = (image.config.os(), crate::printable::line(&other).into_owned());
+        format!(
+            "The requested image's platform ({system}/{other}) does not match the detected host platform (linux/{own}) and no specific platform was requested"
+        )
+    })
+}
+
 /// The architecture of this machine in OCI's (Go's) words.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

@@ -173,7 +173,7 @@ impl Registry {
         };
         let config = self.document(name, &format!("blobs/{}", parsed.config.digest), None).await?;
         check_digest("configuration", &parsed.config.digest, &config)?;
-        let expected = Expected::all(&parsed, &Configuration::parse(&config)?)?;
+        let expected = Expected::all(&parsed, &Configuration::arriving(&config)?)?;
         let mut layers = Vec::new();
         for (layer, expected) in parsed.layers.iter().zip(expected) {
             layers.push(self.layer_unless_here(store, name, layer, expected, report.clone()));

@@ -525,6 +525,14 @@ fn a_dockerfile_is_asked_about() {
         let asked = broken.build(&[("requestid", "frontend.lint")], None).await;
         let lint: serde_json::Value = serde_json::from_slice(&asked.answer["result.json"]).expect("JSON");
         assert_eq!(lint["buildError"]["location"]["ranges"][0]["start"]["line"], 2, "{lint}");
+        for (text, word) in [("FROM scratch\nRUN\n", "RUN needs a command"), ("FROM scratch\nEXPOSE abc\n", "is not a port")] {
+            let broken = Client::new(socket.clone(), Served::new(text, &[])).await;
+            let asked = broken.build(&[("requestid", "frontend.lint")], None).await;
+            let lint: serde_json::Value = serde_json::from_slice(&asked.answer["result.json"]).expect("JSON");
+            assert_eq!(lint["buildError"]["location"]["ranges"][0]["start"]["line"], 2, "{lint}");
+            assert!(lint["buildError"]["message"].as_str().is_some_and(|message| message.contains(word)), "{lint}");
+            assert_eq!(asked.answer["result.statuscode"].as_slice(), b"1");
+        }
         // A build shows what is found, on the step that has loaded the file.
         let client = Client::new(socket, Served::new("FROM busybox:local\nCMD echo\n", &[])).await;
         let build = client.build(&[], None).await;

@@ -562,3 +562,41 @@ fn what_would_be_built_is_checked_and_printed() {
     stack.wharf(&["build", "--check", "a"]).fails(1, &["failed to read dockerfile"]);
     stack.wharf(&["build", "--check", "--print"]).fails(1, &["cannot be used with"]);
 }
+
+/// What `build --check` accepts is built, and what the build refuses is wrong for the check as well.
+#[test]
+fn a_check_and_a_build_agree() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {a: {build: {context: .}}}");
+    let broken = [
+        ("COPY a", "COPY needs a source and a destination"),
+        ("RUN", "RUN needs a command"),
+        ("SHELL bash", "SHELL needs a list"),
+        ("ENV Y=1 Z", "`Z` is not NAME=VALUE"),
+        ("RUN --mount=type=bogus x", "`bogus` is not a type of mount"),
+        ("ENV A=${B", "is not closed"),
+        ("HEALTHCHECK BOGUS", "HEALTHCHECK needs"),
+        ("STOPSIGNAL SIGFOO", "is not a signal"),
+        ("EXPOSE abc", "is not a port"),
+        ("ONBUILD FROM x", "FROM cannot be a trigger"),
+        ("COPY --from=a x /y", "circular dependency"),
+    ];
+    for (instruction, message) in broken {
+        stack.write("Dockerfile", &format!("FROM scratch AS a\n{instruction}\n"));
+        let checked = stack.wharf(&["build", "--check"]).fails(1, &["Dockerfile:2: ", message]);
+        assert_eq!(checked.stdout, "", "{instruction}");
+        stack.wharf(&["build"]).fails(1, &["Dockerfile:2: ", message]);
+    }
+    // The variables of an image that is here.
+    stack.write("Dockerfile", "FROM busybox:local\nENV OWN=/x\nWORKDIR $OWN\n");
+    stack.wharf(&["image", "build", "-t", "base:1", "."]).ok();
+    for (name, code) in [("UNDEFX", 1), ("OWN", 0), ("PATH", 0)] {
+        stack.write("Dockerfile", &format!("# check=error=true\nARG V=1\nFROM base:$V\nENV X=$PATH\nWORKDIR /w/${name}\n"));
+        let checked = stack.wharf(&["build", "--check"]);
+        assert_eq!((checked.code, checked.stdout.contains("UndefinedVar")), (code, code == 1), "{name}: {checked:?}");
+        assert_eq!(stack.wharf(&["build"]).code, code, "{name}");
+    }
+    stack.write("Dockerfile", "# check=error=true\nFROM base:1\n# check=skip=UndefinedVar\nWORKDIR /w/$UNDEFX\n");
+    assert_eq!(stack.wharf(&["build", "--check"]).ok(), "Check complete, no warnings found.\n");
+    stack.wharf(&["build"]).ok();
+}

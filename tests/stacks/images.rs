@@ -613,3 +613,58 @@ fn images_without_a_name_stay() {
     stack.wharf(&["image", "inspect", &moved]).fails(1, &[&moved]);
     assert_eq!(run("app:1"), "new");
 }
+
+/// An archive as `docker save` makes it, of busybox, for another machine.
+fn archive_for(stack: &Stack, name: &str, system: &str, architecture: &str) -> String {
+    use sha2::Digest;
+    let layer = std::fs::read(crate::support::busybox_tar()).expect("the layer");
+    let diff_id: String = sha2::Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let config = serde_json::json!({
+        "os": system, "architecture": architecture, "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]}
+    });
+    let listed = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let mut tar = tar::Builder::new(Vec::new());
+    for (member, bytes) in [
+        ("manifest.json", listed.to_string().into_bytes()),
+        ("config.json", config.to_string().into_bytes()),
+        ("layer.tar", layer),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, member, &bytes[..]).expect("member");
+    }
+    let path = stack.path("other.tar");
+    std::fs::write(&path, tar.into_inner().expect("archive")).expect("written");
+    path.display().to_string()
+}
+
+/// As with Docker: an image of another system is not loaded, and one of another processor is used with a warning.
+#[test]
+fn an_image_of_another_machine_is_refused_or_warned_of() {
+    let stack = Stack::new("nothing");
+    let windows = archive_for(&stack, "windows:1", "windows", "amd64");
+    stack.wharf(&["image", "load", "-i", &windows]).fails(1, &["cannot load windows image on linux"]);
+    assert!(!stack.wharf(&["image", "ls"]).ok().contains("windows"));
+    let own = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    for (architecture, is_other) in [("riscv64", true), (own, false), ("", false)] {
+        let archive = archive_for(&stack, "other:1", "linux", architecture);
+        stack.wharf(&["image", "load", "-i", &archive]).ok();
+        let warning = format!(
+            "The requested image's platform (linux/riscv64) does not match the detected host platform (linux/{own}) and no specific platform was requested"
+        );
+        stack
+            .write("compose.yaml", "services: {a: {image: 'other:1', command: [sleep, '1000'], stop_signal: SIGKILL, scale: 2}}");
+        let up = stack.wharf(&["up", "-d"]);
+        assert_eq!((up.code, up.stderr.matches(&warning).count()), (0, usize::from(is_other)), "{architecture}: {up:?}");
+        let body = serde_json::json!({"Image": "other:1"});
+        let (status, made) = stack.api("POST", "/v1.45/containers/create?name=made", Some(&body));
+        let warnings = made["Warnings"].as_array().map_or(0, |warnings| warnings.iter().filter(|w| **w == warning).count());
+        assert_eq!((status, warnings), (201, usize::from(is_other)), "{architecture}: {made}");
+        let ran = stack.wharf(&["container", "run", "--rm", "other:1", "true"]);
+        assert_eq!((ran.code, ran.stderr.contains(&warning)), (0, is_other), "{architecture}: {ran:?}");
+        stack.wharf(&["container", "rm", "made"]).ok();
+        stack.wharf(&["down"]).ok();
+    }
+}

@@ -6,7 +6,7 @@ use crate::image::Store;
 use crate::image::build::dockerfile::{self, MalformedDockerfile};
 use crate::image::build::lint::{self, Checks};
 use crate::image::build::stages::{self, Stages};
-use crate::image::build::{GivenDockerfile, outline};
+use crate::image::build::{GivenDockerfile, grammar, outline};
 use crate::sys::blocking::in_place;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -122,16 +122,14 @@ fn lint(given: &GivenDockerfile, attributes: &Attributes, store: &Store) -> Valu
     let warnings: Vec<Value> = found.iter().map(warning).collect();
     let target = attributes.get("target").map(String::as_str).filter(|target| !target.is_empty());
     let mut result = json!({"warnings": warnings, "sources": source(given)});
+    let contexts = below(attributes, "context:");
+    let error = in_place(|| grammar::first_error(file, target, |name| contexts.contains_key(name)));
     // A file with two stages of one name is a finding, and not an error twice.
-    match stages::split(file) {
-        Err(wrong) if found.iter().all(|finding| finding.rule != "DuplicateStageName") => {
-            result["buildError"] = json!({"message": wrong.message, "location": location((wrong.line, wrong.line))});
-        }
-        Ok(stages) if target.is_some_and(|target| stages.find(target).is_none()) => {
-            let message = format!("target stage \"{}\" could not be found", target.unwrap_or_default());
-            result["buildError"] = json!({"message": message, "location": Value::Null});
-        }
-        _ => {}
+    if let Err((line, message)) = error
+        && found.iter().all(|finding| finding.rule != "DuplicateStageName")
+    {
+        let place = line.map_or(Value::Null, |line| location((line, line)));
+        result["buildError"] = json!({"message": message, "location": place});
     }
     result
 }

@@ -15,6 +15,7 @@ use crate::engine::containers::verify;
 use crate::engine::record::{ContainerRecord, Status};
 use crate::engine::recovery::RecordKind;
 use crate::engine::{Container, Engine, EngineError};
+use crate::image::platform_warning;
 use hyper::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -222,6 +223,9 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     let name = query.get("name").map(|name| name.trim_start_matches('/')).filter(|name| !name.is_empty());
     let name = name.map_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()), str::to_string);
     warnings.extend(verify::warnings(&spec));
+    if query.get("platform").is_none_or(|platform| platform.is_empty()) {
+        warnings.extend(engine.images.find(&spec.image).ok().and_then(|(_, image)| platform_warning(&image)));
+    }
     let container = engine.create(&name, spec)?;
     engine.state.sync().await?;
     reply::json(201, &ContainerCreated { id: container.id.clone(), warnings })

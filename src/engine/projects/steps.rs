@@ -11,6 +11,7 @@ use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Container, Engine, is_docker_socket, locked};
+use crate::image::platform_warning;
 use crate::labels::LABEL_SERVICE;
 use crate::plan::{Operation, Plan, network_hash, volume_hash};
 use indexmap::IndexMap;
@@ -418,7 +419,10 @@ pub(super) fn service_spec(context: &StepContext, service: &str, number: u32) ->
     if let Some(image) = context.images.get(service) {
         spec.image.clone_from(image);
     }
-    for warning in verify::warnings(&spec).into_iter().filter(|_| number == 1) {
+    let has_platform = context.project.services.get(service).is_some_and(|service| service.platform.is_some());
+    let image = if has_platform { None } else { context.engine.images.find(&spec.image).ok() };
+    let of_image = image.and_then(|(_, image)| platform_warning(&image));
+    for warning in verify::warnings(&spec).into_iter().chain(of_image).filter(|_| number == 1) {
         context.progress.send(Progress::Warning(format!("{service}: {warning}")));
     }
     spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "False".into());

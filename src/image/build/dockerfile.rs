@@ -47,6 +47,8 @@ pub struct Instruction {
     pub heredocs: Vec<Heredoc>,
     /// The whole instruction on one line, for output and history.
     pub text: String,
+    /// What `check=` says in the comments above.
+    pub check: Option<String>,
 }
 
 /// A here-document of an instruction.
@@ -102,8 +104,13 @@ pub fn parse(text: &str) -> Result<Dockerfile, MalformedDockerfile> {
     let (escape, check) = directives(&lines)?;
     let mut instructions = Vec::new();
     let mut at = 0;
+    let mut said = None;
     while at < lines.len() {
         let line = lines[at];
+        if let Some(comment) = line.trim_start().strip_prefix('#') {
+            // The first one holds; an empty comment ends what is said of an instruction (`WithMergedConfigFromComments` of BuildKit).
+            said = if comment.trim().is_empty() { None } else { said.or_else(|| said_of_checks(comment)) };
+        }
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
             at += 1;
             continue;
@@ -134,12 +141,20 @@ pub fn parse(text: &str) -> Result<Dockerfile, MalformedDockerfile> {
             at = heredocs(&mut instruction, &lines, at)?;
         }
         instruction.last = at.min(lines.len());
+        instruction.check = said.take();
         instructions.push(instruction);
     }
     if instructions.is_empty() {
         return Err(MalformedDockerfile::new(1, "the Dockerfile is empty").help("it begins with `FROM IMAGE`"));
     }
     Ok(Dockerfile { instructions, escape, check })
+}
+
+/// What a comment says of checks: `check=skip=NAME`, up to a space.
+fn said_of_checks(comment: &str) -> Option<String> {
+    let (name, value) = comment.split_once('=')?;
+    let value = value.split_whitespace().next().unwrap_or_default();
+    name.trim().eq_ignore_ascii_case("check").then(|| value.to_string())
 }
 
 /// Whether a line goes on: it ends with the escape character, and that is not itself escaped.
@@ -229,6 +244,7 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, MalformedDo
         rest: rest.to_string(),
         heredocs: Vec::new(),
         text: line.to_string(),
+        check: None,
     })
 }
 

@@ -126,7 +126,11 @@ pub fn lint(
     if checks.skip_all {
         return Vec::new();
     }
-    let mut linter = Linter { checks, escape: file.escape, found: Vec::new(), work: MOST_WORK };
+    let said = file.instructions.iter().filter_map(|instruction| {
+        let skipped = Checks::parse(instruction.check.as_deref()?).ok()?;
+        Some((instruction.line, skipped))
+    });
+    let mut linter = Linter { checks, said: said.collect(), escape: file.escape, found: Vec::new(), work: MOST_WORK };
     linter.casing(file);
     linter.continuations(text, file);
     let mut scope = LintScope { environment, globals: BTreeMap::new(), stages: Vec::new() };
@@ -143,6 +147,8 @@ pub fn lint(
 
 struct Linter<'a> {
     checks: &'a Checks,
+    /// What comments above instructions skip, by the instruction's line.
+    said: BTreeMap<usize, Checks>,
     escape: char,
     found: Vec<LintFinding>,
     /// What is left of [`MOST_WORK`].
@@ -179,7 +185,8 @@ fn written(instruction: &Instruction) -> &str {
 
 impl Linter<'_> {
     fn find(&mut self, rule: &'static str, at: (usize, usize), message: String) {
-        if self.checks.allows(rule) && self.found.len() < MOST {
+        let skipped = self.said.get(&at.0).is_some_and(|said| !said.allows(rule));
+        if self.checks.allows(rule) && !skipped && self.found.len() < MOST {
             self.found.push(LintFinding { rule: rule.into(), message, lines: at });
         }
     }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod first_names;
 pub mod git;
 pub mod given_up;
+pub mod grammar;
 pub mod ignore;
 pub mod lint;
 pub mod mounts;

@@ -1,6 +1,7 @@
 //! A Dockerfile's stages, and those that a target needs.
 
 use super::dockerfile::{Dockerfile, Instruction, MalformedDockerfile, words};
+use super::grammar;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `FROM` and what follows it.
@@ -29,11 +30,12 @@ pub const MAX_STAGES: usize = 1000;
 /// Splits a file into its stages.
 ///
 /// # Errors
-/// Instructions before the first FROM, names that cannot be.
+/// Instructions before the first FROM, names that cannot be, instructions that are not whole.
 pub fn split(file: Dockerfile) -> Result<Stages, MalformedDockerfile> {
     let mut global = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     for instruction in file.instructions {
+        grammar::check(&instruction, file.escape)?;
         match (instruction.keyword.as_str(), stages.last_mut()) {
             ("FROM", _) => stages.push(stage(&instruction, file.escape)?),
             ("ARG", None) => global.push(instruction),
@@ -170,6 +172,16 @@ impl Needs {
         }
     }
 
+    /// A stage, and those that it needs.
+    pub fn all_of(&self, stage: usize) -> BTreeSet<usize> {
+        let mut all = BTreeSet::from([stage]);
+        let mut open = vec![stage];
+        while let Some(stage) = open.pop() {
+            open.extend(self.0[stage].iter().filter(|next| all.insert(**next)));
+        }
+        all
+    }
+
     /// A stage that needs another one which needs it.
     fn circle(&self) -> Option<(usize, usize)> {
         let (mut seen, mut finished) = (vec![false; self.0.len()], vec![false; self.0.len()]);
@@ -207,15 +219,7 @@ impl Needs {
     }
 
     fn leads(&self, from: usize, to: usize) -> bool {
-        let mut seen = BTreeSet::from([from]);
-        let mut open = vec![from];
-        while let Some(stage) = open.pop() {
-            if stage == to {
-                return true;
-            }
-            open.extend(self.0[stage].iter().filter(|next| seen.insert(**next)));
-        }
-        false
+        self.all_of(from).contains(&to)
     }
 }
 

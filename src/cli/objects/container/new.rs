@@ -411,13 +411,16 @@ impl New {
                 return Err(Failure::Message(format!("--platform {wanted}: the image {} is one of {own}", self.image())));
             }
         }
-        let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
+        let given = [("name", &self.name), ("platform", &self.platform)];
+        let given = given.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(value.as_ref()?))));
+        let query = given.collect::<Vec<_>>().join("&");
         let body = self.body(stdin, removal)?;
-        let made = client.post::<ContainerCreated>(&format!("/containers/create{name}"), &body).await;
+        let made = client.post::<ContainerCreated>(&format!("/containers/create?{query}"), &body).await;
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
         }
-        let id = made?.id;
+        let ContainerCreated { id, warnings } = made?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {}", crate::printable::line(warning)));
         if let Some((mut file, path)) = id_file {
             file.write_all(id.as_bytes()).map_err(|e| failed(e, path))?;
         }

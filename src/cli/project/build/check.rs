@@ -1,15 +1,18 @@
 //! `build --check`, which looks at Dockerfiles and builds nothing, and `build --print`, which says what would be built.
 
 use super::{BuildFlags, image_name};
-use crate::cli::{Failure, Outcome};
+use crate::api::reply::escape;
+use crate::api::types::ImageInspect;
+use crate::cli::{Failure, Global, Outcome, connect};
 use crate::compose::Loaded;
 use crate::compose::model::{Build, Ulimit};
-use crate::image::build::dockerfile::{self, MAX_FILE};
+use crate::image::build::dockerfile::{self, Dockerfile, MAX_FILE};
 use crate::image::build::git::GitRef;
+use crate::image::build::grammar;
 use crate::image::build::lint::{self, Checks, LintFinding};
-use crate::image::build::stages;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,11 +20,11 @@ use std::path::{Path, PathBuf};
 /// Lines around a finding that are shown.
 const AROUND: usize = 2;
 
-/// Looks at the Dockerfiles of services. Nothing is asked of an engine: whether variables are defined by an image is not known.
+/// Looks at the Dockerfiles of services. An engine that is there is asked which variables the base images have.
 ///
 /// # Errors
-/// With code 1 when something was found; a Dockerfile that is not there or not understood.
-pub(super) fn check_services(loaded: &Loaded, names: &[String], flags: &BuildFlags) -> Outcome {
+/// With code 1 when something was found; a Dockerfile that is not there, or that cannot be built.
+pub(super) async fn check_services(global: &Global, loaded: &Loaded, names: &[String], flags: &BuildFlags) -> Outcome {
     let mut seen: Vec<(PathBuf, Option<String>)> = Vec::new();
     let mut found = 0;
     for name in names {
@@ -50,7 +53,7 @@ pub(super) fn check_services(loaded: &Loaded, names: &[String], flags: &BuildFla
         }
         seen.push(key);
         let shown = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-        found += check(&text, &shown, build.target.as_deref(), &args)?;
+        found += check(global, &text, &shown, build, &args).await?;
     }
     if found > 0 { Err(Failure::Code(1)) } else { Ok(()) }
 }
@@ -59,27 +62,62 @@ pub(super) fn check_services(loaded: &Loaded, names: &[String], flags: &BuildFla
 ///
 /// # Errors
 /// What would be a build's.
-fn check(text: &str, shown: &str, target: Option<&str>, args: &BTreeMap<String, String>) -> Result<usize, Failure> {
+async fn check(
+    global: &Global,
+    text: &str,
+    shown: &str,
+    build: &Build,
+    args: &BTreeMap<String, String>,
+) -> Result<usize, Failure> {
     let wrong = |line: usize, message: &str| Failure::Message(format!("{shown}:{line}: {message}"));
     let file = dockerfile::parse(text).map_err(|error| wrong(error.line, &error.message))?;
     let checks = Checks::of(&file, args).map_err(|why| Failure::Message(format!("{shown}: {why}")))?;
-    let findings = lint::lint(text, &file, &checks, &|_| None);
-    let stages = stages::split(file);
-    match (findings.len(), &stages) {
-        (0, Err(error)) => return Err(wrong(error.line, &error.message)),
-        (0, Ok(_)) => println!("Check complete, no warnings found."),
+    let known = environments(global, text, &file, &checks).await;
+    let findings = lint::lint(text, &file, &checks, &|image| known.get(image).cloned());
+    let replaced = |name: &str| build.additional_contexts.contains_key(name);
+    // Two stages of one name are a finding, and no error besides.
+    let error = grammar::first_error(file, build.target.as_deref(), replaced)
+        .err()
+        .filter(|_| findings.iter().all(|finding| finding.rule != "DuplicateStageName"));
+    match (findings.len(), &error) {
+        (0, Some(_)) => {}
+        (0, None) => println!("Check complete, no warnings found."),
         (1, _) => println!("Check complete, 1 warning has been found!"),
         (count, _) => println!("Check complete, {count} warnings have been found!"),
     }
     for finding in &findings {
         print!("{}", shown_finding(finding, text, shown));
     }
-    if let (Some(target), Ok(stages)) = (target, &stages)
-        && stages.find(target).is_none()
-    {
-        return Err(Failure::Message(format!("target stage \"{target}\" could not be found in {shown}")));
+    match error {
+        Some((Some(line), message)) => Err(wrong(line, &message)),
+        Some((None, message)) => Err(Failure::Message(format!("{message} in {shown}"))),
+        None => Ok(findings.len()),
     }
-    Ok(findings.len())
+}
+
+/// The names of the variables that base images have, of those that are here. A check works without an engine too: then none is known.
+async fn environments(global: &Global, text: &str, file: &Dockerfile, checks: &Checks) -> BTreeMap<String, Vec<String>> {
+    let asked = RefCell::new(BTreeSet::new());
+    lint::lint(text, file, checks, &|image| {
+        asked.borrow_mut().insert(image.to_string());
+        None
+    });
+    let asked = asked.into_inner();
+    let mut known = BTreeMap::new();
+    let Ok(Some(client)) = (match asked.is_empty() {
+        true => Ok(None),
+        false => connect::engine_if_any(global).await,
+    }) else {
+        return known;
+    };
+    for image in asked {
+        let path = format!("/images/{}/json", escape(&image));
+        let Ok(found) = client.get::<ImageInspect>(&path).await else { continue };
+        let variables = found.config["Env"].as_array().into_iter().flatten();
+        let name = |variable: &Value| Some(variable.as_str()?.split_once('=')?.0.to_string());
+        known.insert(image, variables.filter_map(name).collect());
+    }
+    known
 }
 
 /// A finding with its lines, as `docker build --check` shows it.

@@ -138,7 +138,7 @@ pub async fn run(global: &Global, mut command: BuildCommand) -> Outcome {
         return check::print(&loaded, &names, &command.flags);
     }
     if command.check {
-        return check::check_services(&loaded, &names, &command.flags);
+        return check::check_services(global, &loaded, &names, &command.flags).await;
     }
     if names.is_empty() {
         eprintln!("nothing to build: no service{} has a `build`", if wanted.is_empty() { "" } else { " among these" });

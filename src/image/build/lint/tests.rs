@@ -161,3 +161,23 @@ fn a_file_of_a_megabyte_is_checked_in_a_moment() {
         assert!(took < 3, "{took} s: {}...", &text[..40]);
     }
 }
+
+#[test]
+fn a_comment_above_an_instruction_skips_rules() {
+    let count = |text: &str, checks: &str| found(text, checks).len();
+    for (text, expected) in [
+        ("FROM a AS b\n# check=skip=JSONArgsRecommended\nCMD x", 0),
+        ("FROM a AS b\n# why\n# Check = skip=JSONArgsRecommended,Other  as it is\n\nCMD x", 0),
+        ("FROM a AS b\n# check=skip=all\nCMD x", 0),
+        ("FROM a AS b\n# check=skip=UndefinedVar\nCMD x", 1),
+        ("FROM a AS b\n# check=skip=UndefinedVar\n# check=skip=all\nCMD x", 1),
+        ("FROM a AS b\n# check=skip=JSONArgsRecommended\nRUN y\nCMD x", 1),
+        ("FROM a AS b\n# check=skip=JSONArgsRecommended\n#\nCMD x", 1),
+        ("FROM a AS b\n# check=nonsense\nCMD x", 1),
+        ("FROM a AS b\nRUN y \\\n# check=skip=all\n  z\nCMD x", 1),
+        ("ARG A\n# check=skip=StageNameCasing\nFROM a AS Base", 0),
+    ] {
+        assert_eq!(count(text, ""), expected, "{text}");
+    }
+    assert_eq!(count("FROM a\n# check=error=true;skip=all\nCMD x\n", "error=true"), 0);
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::image::build::dockerfile;
+use crate::image::build::grammar::{is_signal, not_a_port, not_a_signal, ports};
 use crate::image::documents::{ImageHealthcheck, Member};
 use crate::units::Nanos;
 
@@ -48,10 +49,8 @@ impl Solver {
             "VOLUME" => self.volumes(state, step)?,
             "STOPSIGNAL" => {
                 let signal = self.expand(step, state, &instruction.rest)?;
-                if signal.parse::<u32>().is_err() && !is_signal(&signal) {
-                    return Err(
-                        self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number"))
-                    );
+                if !is_signal(&signal) {
+                    return Err(self.wrong(step, not_a_signal(&signal)));
                 }
                 state.config.config.stop_signal = Some(signal);
             }
@@ -78,7 +77,7 @@ impl Solver {
 
     fn expose(&self, state: &mut StageState, step: &SolveStep<'_>) -> Result<(), ImageError> {
         for text in self.expand_words(step, state, &step.instruction.rest)? {
-            let wrong = || self.wrong(step, format!("`{text}` is not a port: write `80` or `53/udp`"));
+            let wrong = || self.wrong(step, not_a_port(&text));
             let members = ports(&text).ok_or_else(wrong)?.into_iter().map(|port| (port, Member {}));
             state.config.config.exposed_ports.extend(members);
         }
@@ -179,18 +178,4 @@ impl Solver {
             .await?;
         self.finish(state, key, made, &step.instruction.text)
     }
-}
-
-/// `80`, `80/tcp`, `8000-8010/udp`.
-fn ports(text: &str) -> Option<Vec<String>> {
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol: crate::units::Protocol = protocol.parse().ok()?;
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-fn is_signal(text: &str) -> bool {
-    let name = if text.starts_with("SIG") { text.to_string() } else { format!("SIG{text}") };
-    name.parse::<nix::sys::signal::Signal>().is_ok() || name.starts_with("SIGRT")
 }
