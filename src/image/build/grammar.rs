@@ -246,7 +246,7 @@ mod tests {
             "STOPSIGNAL ${S:-TERM}",
             "STOPSIGNAL 9",
             "STOPSIGNAL RTMIN+3",
-            "ENV A=${B:?it is needed} C='${'",
+            "ENV A=${B:?needed} C='${'",
             "HEALTHCHECK --interval=$I CMD x",
             "HEALTHCHECK none",
             "ONBUILD RUN x",
