@@ -141,7 +141,8 @@ fn values(instruction: &Instruction, escape: char) -> Result<(), MalformedDocker
         }
         "EXPOSE" => {
             expandable(rest, line, escape)?;
-            for port in words(rest, escape).iter().filter(|port| is_plain(port, escape) && ports(port).is_none()) {
+            let all = words(rest, escape);
+            if let Some(port) = all.iter().find(|port| is_plain(port, escape) && ports(port).is_none()) {
                 return wrong(not_a_port(port));
             }
         }
