@@ -3,7 +3,7 @@
 use super::connections::StreamPermit;
 use super::detach::DetachKeys;
 use super::follow::{self, FollowOptions, FollowedLog, Form, SharedLease};
-use super::hijack::{self, Feeder, HijackAnswer, StreamClient};
+use super::hijack::{self, Feeder, Feeding, HijackAnswer, StreamClient};
 use super::logs;
 use super::reply::{ApiVersion, Query, Reply};
 use super::websocket::WebSocketOffer;
@@ -204,11 +204,7 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
     };
     let input = input.and_then(|fd| pipe::Sender::from_owned_fd_unchecked(fd).ok());
     let fed = container.clone();
-    let mut feeder = Feeder::new(from_client, input, wanted.keys, move || {
-        if fed.with_record(|record| record.spec.stdin_once) {
-            fed.close_input();
-        }
-    });
+    let mut feeder = Feeder::new(from_client, input, wanted.keys, move || close_input_of_one(&fed));
     let (sender, mut batches) = mpsc::channel(1);
     let following = FollowedLog {
         engine: engine.clone(),
@@ -228,7 +224,14 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
                 None
             }
             // A container may be silent for days: writing to who has gone would not tell.
-            () = to_client.is_gone() => None,
+            () = to_client.is_gone() => {
+                match feeder.rest().await {
+                    Feeding::Detached => engine.containers.emit(container, "detach", &[]),
+                    Feeding::On => close_input_of_one(container),
+                    Feeding::Ended => {}
+                }
+                None
+            }
         };
         let Some(batch) = batch else { break };
         if to_client.write_all(&batch.bytes).await.is_err() {
@@ -240,6 +243,13 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
     // The log waits for nobody while the rest of the input is read.
     drop((batches, lease));
     feeder.end(to_client).await;
+}
+
+/// Ends the input of a container whose input is for one client.
+fn close_input_of_one(container: &Container) {
+    if container.with_record(|record| record.spec.stdin_once) {
+        container.close_input();
+    }
 }
 
 impl AttachRequest {

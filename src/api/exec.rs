@@ -2,7 +2,7 @@
 
 use super::connections::StreamPermit;
 use super::detach::DetachKeys;
-use super::hijack::{self, CHUNK, Feeder, HijackAnswer, StreamClient};
+use super::hijack::{self, CHUNK, Feeder, Feeding, HijackAnswer, StreamClient};
 use super::reply::{self, Query, Reply};
 use super::types::{CreatedId, ExecCreate, ExecInspect, ExecProcess, ExecStart};
 use crate::engine::containers::exec::{Exec, ProcessStreams};
@@ -201,7 +201,7 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
     let frame = |stream: u8| (!form.raw).then_some(stream);
     let feeder = match streams {
         ProcessStreams::Pipes { input, mut output, mut error } => {
-            let feeder = Feeder::new(from_client, input, None, || {});
+            let mut feeder = Feeder::new(from_client, input, None, || {});
             let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
             let (mut out_open, mut err_open, mut reached) = (true, true, true);
             while reached && (out_open || err_open) {
@@ -223,6 +223,7 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                         break;
                     }
                     () = to_client.is_gone() => {
+                        feeder.rest().await;
                         reached = false;
                         break;
                     }
@@ -269,6 +270,9 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                     }
                     () = to_client.is_gone() => {
                         tokio::spawn(discard(output));
+                        if feeder.rest().await == Feeding::Detached {
+                            emit(engine, exec, "exec_detach", &[]);
+                        }
                         return feeder.end(to_client).await;
                     }
                 }

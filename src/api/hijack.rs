@@ -177,8 +177,9 @@ fn upgraded(raw: bool) -> Reply {
 /// The end of a client's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feeding {
-    /// It goes on, or has ended: the output may go on.
     On,
+    /// All of it has been given to the process, or cannot be: the output may go on.
+    Ended,
     /// The client has typed the keys by which it leaves.
     Detached,
 }
@@ -210,10 +211,13 @@ impl Feeder {
                         } else {
                             drop(input);
                             closed();
+                            state.send_replace(Feeding::Ended);
                         }
                     }
                     () = ended => {}
                 }
+            } else {
+                state.send_replace(Feeding::Ended);
             }
             let _ = tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await;
         });
@@ -224,6 +228,15 @@ impl Feeder {
     pub(super) async fn detached(&mut self) {
         if self.state.wait_for(|state| *state == Feeding::Detached).await.is_err() {
             std::future::pending().await
+        }
+    }
+
+    /// Gives the process what a client that has left had sent before. One that does not take it is waited for no longer than [`DRAIN`].
+    pub(super) async fn rest(&mut self) -> Feeding {
+        let over = self.state.wait_for(|state| *state != Feeding::On);
+        match tokio::time::timeout(DRAIN, over).await {
+            Ok(Ok(state)) => *state,
+            _ => Feeding::On,
         }
     }
 
