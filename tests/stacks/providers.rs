@@ -133,7 +133,7 @@ fn a_provider_that_fails_or_floods_starts_nothing() {
         |provider: &str| stack.write("compose.yaml", &format!("services:\n  app: {{{app}}}\n  db:\n    provider: {provider}\n"));
     yaml("{type: cloud}");
     for (script, words) in [
-        ("echo '{\"type\":\"error\",\"message\":\"no money left\"}'; sleep 1000", &["service \"db\"", "no money left"][..]),
+        ("echo '{\"type\":\"error\",\"message\":\"no money left\"}'; exec sleep 1000", &["service \"db\"", "no money left"][..]),
         ("echo gone >&2; exit 3", &["failed to create service provider", "exit status: 3", "gone"]),
         ("echo what", &["invalid response from plugin: what"]),
         ("echo '{\"type\":\"setenv\",\"message\":\"nothing\"}'", &["invalid response from plugin"]),

@@ -281,8 +281,14 @@ fn other_users_of_the_host_are_kept_out() {
     let lock = run.join("engine.lock");
     std::fs::write(&lock, "").expect("lock");
     open(&lock, 0o644);
-    let mut holder =
-        std::process::Command::new("flock").arg(&lock).args(["sleep", "1000"]).uid(1000).gid(1000).spawn().expect("flock");
+    let mut holder = std::process::Command::new("flock")
+        .arg("--no-fork")
+        .arg(&lock)
+        .args(["sleep", "1000"])
+        .uid(1000)
+        .gid(1000)
+        .spawn()
+        .expect("flock");
     let locked = || std::process::Command::new("flock").arg("-n").arg(&lock).arg("true").status().expect("flock");
     eventually("the user has the lock", 5, || !locked().success());
     stack.wharf(&["container", "ls"]).ok();
