@@ -216,29 +216,26 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
         lease: Some((lease.clone(), wanted.patience)),
     };
     tokio::spawn(following.send(sender));
-    loop {
+    let has_left = loop {
         let batch = tokio::select! {
             batch = batches.recv() => batch,
-            () = feeder.detached() => {
-                engine.containers.emit(container, "detach", &[]);
-                None
-            }
+            () = feeder.detached() => break true,
             // A container may be silent for days: writing to who has gone would not tell.
-            () = to_client.is_gone() => {
-                match feeder.rest().await {
-                    Feeding::Detached => engine.containers.emit(container, "detach", &[]),
-                    Feeding::On => close_input_of_one(container),
-                    Feeding::Ended => {}
-                }
-                None
-            }
+            () = to_client.is_gone() => break true,
         };
-        let Some(batch) = batch else { break };
+        let Some(batch) = batch else { break false };
         if to_client.write_all(&batch.bytes).await.is_err() {
-            break;
+            break true;
         }
         // What is in the socket outlives this engine.
         lease.at(batch.file);
+    };
+    if has_left {
+        match feeder.rest().await {
+            Feeding::Detached => engine.containers.emit(container, "detach", &[]),
+            Feeding::On => close_input_of_one(container),
+            Feeding::Ended => {}
+        }
     }
     // The log waits for nobody while the rest of the input is read.
     drop((batches, lease));

@@ -223,7 +223,6 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
                         break;
                     }
                     () = to_client.is_gone() => {
-                        feeder.rest().await;
                         reached = false;
                         break;
                     }
@@ -235,6 +234,7 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
             }
             if !reached {
                 tokio::spawn(async move { tokio::join!(discard(output), discard(error)) });
+                feeder.rest().await;
                 return feeder.end(to_client).await;
             }
             feeder
@@ -246,36 +246,32 @@ async fn pump(engine: &Engine, client: StreamClient, streams: ProcessStreams, ex
             let mut feeder = Feeder::new(from_client, exec.new.stdin.then_some(input), form.keys, || {});
             let mut buffer = vec![0; CHUNK];
             let shown = exec.new.is_attached(1);
-            loop {
+            let has_left = loop {
                 tokio::select! {
                     // EIO is a terminal's end of file: the last process that had it open is gone.
                     n = output.read(&mut buffer) => match n {
                         Ok(1..) if !shown => {}
                         Ok(n @ 1..) => {
                             if to_client.write_all(&framed(frame(1), &buffer[..n])).await.is_err() {
-                                tokio::spawn(discard(output));
-                                return feeder.end(to_client).await;
+                                break true;
                             }
                         }
-                        _ => break,
+                        _ => break false,
                     },
                     () = &mut ended => {
                         send_rest(&mut to_client, &output, frame(1), shown).await;
-                        break;
+                        break false;
                     }
-                    () = feeder.detached() => {
-                        emit(engine, exec, "exec_detach", &[]);
-                        tokio::spawn(discard(output));
-                        return feeder.end(to_client).await;
-                    }
-                    () = to_client.is_gone() => {
-                        tokio::spawn(discard(output));
-                        if feeder.rest().await == Feeding::Detached {
-                            emit(engine, exec, "exec_detach", &[]);
-                        }
-                        return feeder.end(to_client).await;
-                    }
+                    () = feeder.detached() => break true,
+                    () = to_client.is_gone() => break true,
                 }
+            };
+            if has_left {
+                tokio::spawn(discard(output));
+                if feeder.rest().await == Feeding::Detached {
+                    emit(engine, exec, "exec_detach", &[]);
+                }
+                return feeder.end(to_client).await;
             }
             feeder
         }

@@ -51,6 +51,16 @@ const TRAILERS: &str = "trailers";
 /// Failures to accept in the log: one in so many seconds.
 const BETWEEN_FAILURES: i64 = 10;
 
+/// Whether something that happens again and again is to be in the log once more: so many seconds after the last time.
+pub(super) fn is_due(said: &AtomicI64, seconds: i64) -> bool {
+    let now = jiff::Timestamp::now().as_second();
+    let due = now - said.load(Ordering::Relaxed) >= seconds;
+    if due {
+        said.store(now, Ordering::Relaxed);
+    }
+    due
+}
+
 /// A connection that was accepted; `None` after a failure, and a pause.
 pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     match result {
@@ -58,9 +68,7 @@ pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
         Err(error) => {
             // Out of descriptors, most likely: others may be closed meanwhile. The log is a file of a small file system.
             static SAID: AtomicI64 = AtomicI64::new(0);
-            let now = jiff::Timestamp::now().as_second();
-            if now - SAID.load(Ordering::Relaxed) >= BETWEEN_FAILURES {
-                SAID.store(now, Ordering::Relaxed);
+            if is_due(&SAID, BETWEEN_FAILURES) {
                 tracing::error!("accepting a connection: {error}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

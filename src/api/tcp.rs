@@ -5,7 +5,7 @@
 
 use super::connections::{ConnectionEntry, Connections};
 use super::hijack::is_closed;
-use super::server::{accepted, converse};
+use super::server::{accepted, converse, is_due};
 use crate::engine::process::tcp::TcpDoor;
 use crate::engine::{Engine, EngineError};
 use hyper::header::{self, HeaderMap};
@@ -13,7 +13,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -63,9 +63,8 @@ pub(super) async fn serve(engine: Arc<Engine>, door: TcpDoor, count: Arc<watch::
 
 /// Tells of a client that was not let in; of many, not of each.
 fn refused(why: &str) {
-    static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = jiff::Timestamp::now().as_second();
-    if now - LAST.swap(now, Ordering::Relaxed) >= BETWEEN_REFUSALS {
+    static SAID: AtomicI64 = AtomicI64::new(0);
+    if is_due(&SAID, BETWEEN_REFUSALS) {
         tracing::warn!("a client of the API's port was not let in: {why}");
     } else {
         tracing::debug!("a client of the API's port was not let in: {why}");

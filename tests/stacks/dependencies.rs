@@ -34,15 +34,7 @@ fn a_stack_comes_back_in_the_order_of_its_dependencies() {
     );
     stack.wharf(&["up", "-d"]).ok();
     let before = started_at(&stack, "web");
-    let ids: Vec<String> = ["db", "api", "web", "beside"].iter().map(|service| stack.id(service)).collect();
-    // While it is stopped, it brings nothing back.
-    let engine = stack.engine_pid().expect("an engine");
-    signal(engine, Signal::SIGSTOP);
-    for id in &ids {
-        let monitor = monitor_of(&stack, id).expect("a monitor");
-        signal(monitor, Signal::SIGKILL);
-    }
-    signal(engine, Signal::SIGKILL);
+    cut_power(&stack, &["db", "api", "web", "beside"]);
     let status = || stack.container("web")["Status"].as_str().expect("text").to_string();
     eventually("it says for whom it waits", 10, || status().contains("waits for api (service_healthy)"));
     eventually("the last of the chain runs again", 20, || stack.state("web") == "running" && started_at(&stack, "web") > before);
@@ -151,12 +143,11 @@ fn who_shares_namespaces_is_restarted_with_their_owner() {
 /// Ends the engine, the monitors and the containers of a stack at once, as a power cut does. Another engine comes with the next command.
 fn cut_power(stack: &Stack, services: &[&str]) {
     let ids: Vec<String> = services.iter().map(|service| stack.id(service)).collect();
+    // While it is stopped, it brings nothing back.
     let engine = stack.engine_pid().expect("an engine");
     signal(engine, Signal::SIGSTOP);
     for id in &ids {
-        if let Some(monitor) = monitor_of(stack, id) {
-            signal(monitor, Signal::SIGKILL);
-        }
+        signal(monitor_of(stack, id).expect("a monitor"), Signal::SIGKILL);
     }
     signal(engine, Signal::SIGKILL);
 }

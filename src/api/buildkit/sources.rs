@@ -13,7 +13,6 @@ use crate::image::build::{BuildRequest, GivenDockerfile, dockerfile, ignore, sol
 use crate::image::chunks::ChunkReader;
 use crate::image::store::{LayerDraft, Passing, Store};
 use crate::image::{compression, unpack};
-use crate::sys::blocking::in_place;
 use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
 use bollard_buildkit_proto::pb::{Position, Range, SourceInfo};
@@ -221,9 +220,7 @@ fn warn(step: &ProgressStep<'_>, store: &Store, given: &GivenDockerfile, attribu
         language: "Dockerfile".into(),
         definition: None,
     };
-    for finding in
-        in_place(|| lint::lint(&given.text, &file, &checks, &|image| store.environment(image))).iter().take(MAX_WARNINGS)
-    {
+    for finding in lint::lint(&given.text, &file, &checks, &|image| store.environment(image)).iter().take(MAX_WARNINGS) {
         let position = |line: usize| Some(Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
         step.warn(VertexWarning {
             level: 1,

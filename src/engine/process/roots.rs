@@ -38,6 +38,10 @@ const DATA_ROOT: &str = "data-root";
 
 fn note_data_root(config: &Config) -> Result<(), EngineError> {
     let link = config.run_root.join(DATA_ROOT);
+    // A run root that somebody else has filled keeps no engine from coming back.
+    if fs::read_link(&link).is_ok_and(|known| known == config.data_root) {
+        return Ok(());
+    }
     let _ = fs::remove_file(&link);
     symlink(&config.data_root, &link).map_err(EngineError::io(format!("linking {}", link.display())))
 }

@@ -420,9 +420,10 @@ pub(super) fn service_spec(context: &StepContext, service: &str, number: u32) ->
         spec.image.clone_from(image);
     }
     let has_platform = context.project.services.get(service).is_some_and(|service| service.platform.is_some());
-    let image = if has_platform { None } else { context.engine.images.find(&spec.image).ok() };
+    let is_first = number == 1;
+    let image = if has_platform || !is_first { None } else { context.engine.images.find(&spec.image).ok() };
     let of_image = image.and_then(|(_, image)| platform_warning(&image));
-    for warning in verify::warnings(&spec).into_iter().chain(of_image).filter(|_| number == 1) {
+    for warning in verify::warnings(&spec).into_iter().chain(of_image).filter(|_| is_first) {
         context.progress.send(Progress::Warning(format!("{service}: {warning}")));
     }
     spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "False".into());

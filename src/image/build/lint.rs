@@ -5,6 +5,7 @@
 mod options;
 
 use super::dockerfile::{Dockerfile, Instruction, json_form, words};
+use crate::sys::blocking::in_place;
 pub use options::Checks;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -116,8 +117,18 @@ pub fn violation(findings: &[LintFinding]) -> String {
     format!("lint violation found for rules: {}", rules.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// Looks at a file. `environment` knows the variables that an image gives to its containers, where it is here.
+/// Looks at a file. `environment` knows the variables that an image gives to its containers, where it is here. The file may take long,
+/// and an image's configuration is on a disk: other tasks of the async runtime go on by another thread.
 pub fn lint(
+    text: &str,
+    file: &Dockerfile,
+    checks: &Checks,
+    environment: &dyn Fn(&str) -> Option<Vec<String>>,
+) -> Vec<LintFinding> {
+    in_place(|| find_all(text, file, checks, environment))
+}
+
+fn find_all(
     text: &str,
     file: &Dockerfile,
     checks: &Checks,

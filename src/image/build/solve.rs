@@ -24,7 +24,6 @@ use crate::image::attest::Predicate;
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{KeepImage, Layer, LayerDraft};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
-use crate::sys::blocking::in_place;
 use crate::sys::foreign_disk::ask;
 use attesting::BuildFacts;
 use dockerfile_source::{DockerfileSource, check_out, read_dockerfile};
@@ -78,7 +77,7 @@ pub async fn build(host: Arc<dyn Host>, request: BuildRequest, report: BuildRepo
     let source = DockerfileSource { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let checks = Checks::of(&parsed, &request.args).map_err(ImageError::Build)?;
-    let findings = in_place(|| lint::lint(&source.text, &parsed, &checks, &|image| host.store().environment(image)));
+    let findings = lint::lint(&source.text, &parsed, &checks, &|image| host.store().environment(image));
     if checks.is_error && !findings.is_empty() {
         return Err(ImageError::Build(lint::violation(&findings)));
     }
