@@ -1,6 +1,7 @@
 //! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
 
 use super::reply::{self, Query, Reply};
+use super::request_body;
 use super::types::{CommandLine, ContainerCreate, CreatedId, FileChange, PathStatHeader, Set};
 use crate::engine::containers::files::{ChangeKind, CommitRequest, PathStat};
 use crate::engine::{Engine, EngineError};
@@ -96,7 +97,7 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
 
 /// `POST /commit`.
 pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
-    let config = new_config(reply::optional_body(request).await?);
+    let config = new_config(request_body::optional(request).await?);
     let container = engine.containers.find(query.get("container").unwrap_or_default())?;
     let text = |key: &str| query.get(key).unwrap_or_default().to_string();
     let (repository, tag) = (text("repo"), text("tag"));

@@ -2,6 +2,7 @@
 //! its options in the query.
 
 use super::reply::{self, Query, Reply};
+use super::request_body;
 use super::types::{BuildLine, BuiltId, ProgressLine, UlimitConfig};
 use crate::engine::{Engine, EngineError};
 use crate::image::build::{BuildEvent, BuildReport, BuildRequest, SentDirectory, SentRequest};
@@ -22,7 +23,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     let logins = super::logins::of_build(&request);
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if is_json {
-        let wanted: BuildRequest = reply::json_body(request).await?;
+        let wanted: BuildRequest = request_body::json(request).await?;
         return answer(engine.clone(), (wanted, logins), None, String::new(), own_words);
     }
     if query.flag("sent") {

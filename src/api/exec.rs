@@ -4,6 +4,7 @@ use super::connections::StreamPermit;
 use super::detach::DetachKeys;
 use super::hijack::{self, CHUNK, Feeder, Feeding, HijackAnswer, StreamClient};
 use super::reply::{self, Query, Reply};
+use super::request_body;
 use super::types::{CreatedId, ExecCreate, ExecInspect, ExecProcess, ExecStart};
 use crate::engine::containers::exec::{Exec, ProcessStreams};
 use crate::engine::{Engine, EngineError};
@@ -18,7 +19,7 @@ use tokio::net::unix::pipe;
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.containers.find(id)?;
-    let body: ExecCreate = reply::json_body(request).await?;
+    let body: ExecCreate = request_body::json(request).await?;
     let exec = engine.execs.create(&container, body.try_into()?)?;
     emit(engine, &exec, &format!("exec_create: {}", exec.new.args.join(" ")), &[]);
     reply::json(201, &CreatedId { id: exec.id.clone() })
@@ -56,7 +57,7 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let own = request.headers().contains_key(super::WARNING_HEADER);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let body: ExecStart = reply::optional_body(request).await?;
+    let body: ExecStart = request_body::optional(request).await?;
     if exec.state.borrow().running {
         return Err(EngineError::Conflict(format!("Exec command {id} is already running")));
     }

@@ -23,6 +23,7 @@ mod logs;
 mod networks;
 mod projects;
 pub mod reply;
+mod request_body;
 mod routes;
 pub mod server;
 pub mod spec;

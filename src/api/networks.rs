@@ -1,6 +1,7 @@
 //! `/networks`.
 
 use super::reply::{self, FilterPatterns, Filters, Query, Reply, labelled};
+use super::request_body;
 use super::types::{
     self, Ipam, IpamPool, NEVER, NetworkConnect, NetworkCreated, NetworkDisconnect, NetworkInspect, NetworkMember, NetworksPruned,
 };
@@ -113,7 +114,7 @@ async fn prune_networks(engine: &Arc<Engine>, query: &Query) -> Reply {
 }
 
 async fn join_network(engine: &Arc<Engine>, name: &str, connect: bool, request: Request<Incoming>) -> Reply {
-    let bytes = reply::body(request).await?;
+    let bytes = request_body::bytes(request).await?;
     let forbidden =
         |name: &str| EngineError::Forbidden(format!("container cannot be connected to or disconnected from the network {name}"));
     match predefined(engine, name) {
@@ -143,7 +144,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("POST", [name, action @ ("connect" | "disconnect")]) => join_network(engine, name, *action == "connect", request).await,
         ("GET", []) => list_networks(engine, query),
         ("POST", ["create"]) => {
-            let new = super::spec::network(reply::json_body(request).await?)?;
+            let new = super::spec::network(request_body::json(request).await?)?;
             if PREDEFINED.contains(&new.name.as_str()) || new.name == "default" {
                 return Err(EngineError::Forbidden(format!("operation is not permitted on predefined {} network", new.name)));
             }

@@ -1,6 +1,7 @@
 //! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
 
 use super::reply::{self, Query, Reply};
+use super::request_body;
 use super::types::{CommandCancelled, ProjectSummary, RevisionSummary};
 use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
@@ -20,20 +21,20 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
     match (method.as_str(), rest) {
         ("GET", []) => list(engine),
         ("POST", [_, "up"]) => {
-            let body: UpRequest = reply::project_body(request).await?;
+            let body: UpRequest = request_body::project(request).await?;
             run(engine, number, async move |engine, progress| engine.up(body, progress).await)
         }
         ("POST", [_, "run"]) => {
-            let body: RunRequest = reply::project_body(request).await?;
+            let body: RunRequest = request_body::project(request).await?;
             run(engine, number, async move |engine, progress| engine.run(body, progress).await)
         }
         ("POST", [_, "jobs", job, "run"]) => {
-            let body: JobRunRequest = reply::project_body(request).await?;
+            let body: JobRunRequest = request_body::project(request).await?;
             let job = (*job).to_string();
             run(engine, number, async move |engine, progress| engine.run_job_for_client(&job, body, progress).await)
         }
         ("POST", [name, "down"]) => {
-            let options: DownOptions = reply::project_body(request).await?;
+            let options: DownOptions = request_body::project(request).await?;
             let name = (*name).to_string();
             run(engine, number, async move |engine, progress| engine.down(&name, options, progress).await)
         }
@@ -42,12 +43,12 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("GET", [name, "incarnations", id, "logs"]) => super::logs::of_gone(engine, name, id, query).await,
         ("GET", [name, "updates"]) => reply::json(200, &engine.image_updates_of(name)),
         ("POST", [name, "updates"]) => {
-            let body: UpdateRequest = reply::project_body(request).await?;
+            let body: UpdateRequest = request_body::project(request).await?;
             let name = (*name).to_string();
             run(engine, number, async move |engine, progress| engine.update_images(&name, &body.services, progress).await)
         }
         ("POST", [name, "rollback"]) => {
-            let body: RollbackRequest = reply::project_body(request).await?;
+            let body: RollbackRequest = request_body::project(request).await?;
             let name = (*name).to_string();
             run(engine, number, async move |engine, progress| engine.rollback(&name, body, progress).await)
         }
@@ -56,7 +57,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         }
         ("POST", [name, command]) if Lifecycle::parse(command).is_some() => {
             let Some(command) = Lifecycle::parse(command) else { return super::server::not_found(method, request.uri().path()) };
-            let options: LifecycleOptions = reply::project_body(request).await?;
+            let options: LifecycleOptions = request_body::project(request).await?;
             let name = (*name).to_string();
             run(engine, number, async move |engine, progress| engine.lifecycle(&name, command, options, progress).await)
         }

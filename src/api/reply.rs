@@ -1,20 +1,19 @@
-//! Requests taken apart, and answers put together.
+//! Paths and queries of requests taken apart, and answers put together.
 
-use super::types::{self, ErrorAnswer};
+use super::types::ErrorAnswer;
 use crate::engine::EngineError;
 use crate::printable;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use indexmap::IndexMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An error in it ends the connection, so that the client does not take the rest for the whole.
@@ -184,73 +183,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 /// Percent-encoding of everything that is not plain in a path or a query.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
-}
-
-/// The largest body that is read as a whole: a project with its configs. Others than projects are a few KiB.
-const MOST_OF_PROJECT: usize = 16 << 20;
-const MOST_OF_BODY: usize = 1 << 20;
-/// Bytes of all bodies that are being read beyond what is free to each, in units: a project's and a few more.
-static BODIES: Semaphore = Semaphore::const_new((20 << 20) / UNIT);
-const UNIT: usize = 1 << 10;
-/// Bytes of a body that wait for no other: most are smaller.
-const FREE: usize = 16 << 10;
-/// How long such a body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The whole body as JSON.
-///
-/// # Errors
-/// When it is empty, not JSON, has a value of the wrong type, is too large, or takes too long.
-pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
-    types::parse(&read_body(request, MOST_OF_BODY).await?)
-}
-
-/// The whole body, for who reads it later.
-///
-/// # Errors
-/// When it is too large, or takes too long.
-pub async fn body(request: Request<Incoming>) -> Result<Bytes, EngineError> {
-    read_body(request, MOST_OF_BODY).await
-}
-
-/// The same of a body that may be empty: the default then.
-///
-/// # Errors
-/// As [`json_body`].
-pub async fn optional_body<T: serde::de::DeserializeOwned + Default>(request: Request<Incoming>) -> Result<T, EngineError> {
-    types::parse_optional(&read_body(request, MOST_OF_BODY).await?)
-}
-
-/// The same of a project.
-///
-/// # Errors
-/// As [`json_body`].
-pub async fn project_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
-    types::parse(&read_body(request, MOST_OF_PROJECT).await?)
-}
-
-async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, EngineError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, collect(request.into_body(), most)).await;
-    read.map_err(|_| EngineError::Invalid("the request's body does not come".into()))?
-}
-
-async fn collect(mut body: Incoming, most: usize) -> Result<Bytes, EngineError> {
-    let mut read = BytesMut::new();
-    let mut room: Vec<SemaphorePermit<'_>> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| EngineError::Invalid(format!("the request's body cannot be read: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > most {
-            return Err(EngineError::TooLarge(most));
-        }
-        let taken = FREE + UNIT * room.iter().map(SemaphorePermit::num_permits).sum::<usize>();
-        let needed = (read.len() + data.len()).saturating_sub(taken).div_ceil(UNIT);
-        if needed > 0 {
-            room.extend(BODIES.acquire_many(needed as u32).await);
-        }
-        read.extend_from_slice(&data);
-    }
-    Ok(read.freeze())
 }
 
 pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {

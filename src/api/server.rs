@@ -29,12 +29,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The largest head of a request; more is answered with 431. Of an answer, so much is kept for a client that does not read.
 const MOST_BUFFERED: usize = 32 * 1024;
 
-/// Clients that get the answer 503 at once when there are too many; further ones see their connection close.
 /// As Docker's: name, version and system.
 const SERVER: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"), " (linux)");
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
     swarm and try again.";
 
+/// Clients that get the answer 503 at once when there are too many; further ones see their connection close.
 static REFUSALS: Semaphore = Semaphore::const_new(64);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 

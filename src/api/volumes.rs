@@ -1,6 +1,7 @@
 //! `/volumes`.
 
 use super::reply::{self, FilterPatterns, Filters, Query, Reply, labelled};
+use super::request_body;
 use super::types::{VolumeCreate, VolumeInspect, VolumeList, VolumesPruned};
 use crate::engine::record::{ContainerRecord, VolumeRecord};
 use crate::engine::recovery::RecordKind;
@@ -46,7 +47,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             reply::json(200, &VolumeList { volumes, warnings: engine.state.warnings() })
         }
         ("POST", ["create"]) => {
-            let body: VolumeCreate = reply::optional_body(request).await?;
+            let body: VolumeCreate = request_body::optional(request).await?;
             let record = engine.volumes.create(new_volume(body)?)?;
             engine.state.sync().await?;
             reply::json(201, &volume(engine, &record))

@@ -9,6 +9,7 @@ pub(super) use inspect::inspect;
 pub(super) use list::{list, summary};
 
 use super::reply::{self, Query, Reply};
+use super::request_body;
 use super::types::{ContainerCreate, ContainerCreated, ContainerUpdated, ContainerWaited, ContainersPruned, HostConfig};
 use crate::engine::containers::signals::parse_signal;
 use crate::engine::containers::verify;
@@ -194,7 +195,7 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
 /// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
 pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.containers.find(id)?;
-    let body: HostConfig = reply::json_body(request).await?;
+    let body: HostConfig = request_body::json(request).await?;
     let named = !body.restart_policy.name.is_empty();
     let policy = named.then(|| super::spec::restart_policy(&body.restart_policy)).transpose()?;
     let mut resources = container.record().spec.resources;
@@ -209,7 +210,7 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
 
 /// `POST /containers/create`, with the settings that wharf acts on.
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
-    let mut body: ContainerCreate = reply::json_body(request).await?;
+    let mut body: ContainerCreate = request_body::json(request).await?;
     if let Some(platform) = query.get("platform").filter(|platform| !platform.is_empty()) {
         check_platform(engine, &body.image, platform)?;
     }

@@ -2,6 +2,7 @@
 
 use crate::api::logins;
 use crate::api::reply::{self, Query, Reply};
+use crate::api::request_body;
 use crate::api::types::{
     DescriptorAnswer, DistributionInspect, LoginAnswer, LoginRequest, PlatformAnswer, ProgressDetail, ProgressLine, PushedDigest,
 };
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 
 /// `/auth`: whether a registry takes a login.
 pub async fn login(engine: &Engine, request: Request<Incoming>) -> Reply {
-    let login: LoginRequest = reply::json_body(request).await?;
+    let login: LoginRequest = request_body::json(request).await?;
     engine.images.registry.check_login(host_of(&login.server_address), &login.username, &login.password).await?;
     reply::json(200, &LoginAnswer { status: "Login Succeeded".into(), identity_token: String::new() })
 }
