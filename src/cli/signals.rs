@@ -62,6 +62,15 @@ impl Listener {
         Ok(Listener { number, heard })
     }
 
+    /// The same, where the signal is not one that this process was started to ignore, as with `nohup`.
+    ///
+    /// # Errors
+    /// As [`Listener::of`].
+    pub fn unless_ignored(kind: SignalKind) -> io::Result<Option<Self>> {
+        let ignored = Disposition::of(kind.as_raw_value())?.is_ignored();
+        if ignored { Ok(None) } else { Listener::of(kind).map(Some) }
+    }
+
     pub async fn next(&mut self) {
         self.heard.recv().await;
     }

@@ -20,6 +20,11 @@ impl Disposition {
         Ok(Disposition(unsafe { action.assume_init() }))
     }
 
+    /// Whether the signal does nothing: so it was left by who started this process (`nohup`, a shell's `&`).
+    pub fn is_ignored(&self) -> bool {
+        self.0.sa_sigaction == libc::SIG_IGN
+    }
+
     /// Gives a signal this effect again.
     ///
     /// # Errors

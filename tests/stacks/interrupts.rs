@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM at commands, on a terminal of their own.
 
-use crate::support::{Stack, Terminal, eventually, sleeping};
+use crate::support::{Stack, Terminal, eventually, follow, sleeping};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const CTRL_C: &str = "\x03";
@@ -296,4 +297,25 @@ fn keys_of_the_menu() {
     assert_eq!(stack.state("a"), "running");
     shell.send("exit\n");
     assert_eq!(shell.wait(10), Some(0));
+}
+
+/// A run that was started with `nohup` outlives its terminal. Another one tells its container of it.
+#[test]
+fn a_hangup_that_is_ignored_is_not_passed_on() {
+    let stack = Stack::new("nothing");
+    let script = "trap 'exit 9' HUP; trap 'exit 7' TERM; echo begun; while :; do sleep 0.05; done";
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'busybox:local', command: [sh, -c, \"{script}\"]}}}}\n"));
+    use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
+    for (how, signals, code) in [("--default-signal=HUP", &[SIGHUP][..], 9), ("--ignore-signal=HUP", &[SIGHUP, SIGTERM], 7)] {
+        let run = stack.command(&["run", "--rm", "-T", "web"]);
+        let mut command = Command::new("env");
+        command.arg(how).arg(run.get_program()).args(run.get_args()).current_dir(stack.path("."));
+        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("spawned");
+        let said = follow(child.stdout.take().expect("pipe"));
+        eventually("it runs", 20, || said.lock().expect("lock").contains("begun"));
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        signals.iter().for_each(|signal| nix::sys::signal::kill(pid, *signal).expect("sent"));
+        assert_eq!(child.wait().expect("wait").code(), Some(code), "{how}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::cli::signals::{Listener, Signal, signalled};
 use crate::cli::{Failure, Outcome};
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
+use nix::sys::signal::Signal as Passed;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
@@ -16,7 +17,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 /// How the streams are joined.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct JoinedStreams {
     /// A terminal at the other end.
     pub tty: bool,
@@ -25,7 +26,7 @@ pub struct JoinedStreams {
     /// The path to which a change of the terminal's size is posted, without its query.
     pub resize: String,
     /// Where signals go that this process gets; without it they do what they do.
-    pub signals: Option<String>,
+    pub signals: Option<SignalTarget>,
     /// Typed at a terminal, these bytes leave the process running; empty for none.
     pub detach_keys: Vec<u8>,
 }
@@ -68,7 +69,7 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
 pub async fn follow(
     client: &Client,
     mut followed: Followed,
-    joined: &JoinedStreams,
+    joined: JoinedStreams,
     shown: impl Fn(u8) -> bool,
 ) -> Result<(TerminalEnd, Option<i32>), Failure> {
     let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
@@ -85,9 +86,9 @@ pub async fn follow(
         }
         std::future::pending::<()>().await;
     });
-    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
-    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone(), joined.tty));
+    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize, raw.is_some()));
     let mut ending = std::pin::pin!(signal_that_ends(raw.is_some() && joined.signals.is_none()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals));
     let mut code = None;
     let ended = loop {
         let piece = tokio::select! {
@@ -126,7 +127,7 @@ fn after_time(line: &[u8]) -> &[u8] {
 pub async fn join(
     client: &Client,
     stream: TokioIo<hyper::upgrade::Upgraded>,
-    joined: &JoinedStreams,
+    joined: JoinedStreams,
 ) -> Result<TerminalEnd, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
     let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
@@ -145,9 +146,9 @@ pub async fn join(
         }
         std::future::pending::<()>().await;
     });
-    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
-    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone(), joined.tty));
+    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize, raw.is_some()));
     let mut ending = std::pin::pin!(signal_that_ends(raw.is_some() && joined.signals.is_none()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals));
     let mut buffer = BytesMut::with_capacity(1 << 16);
     let ended = loop {
         let read = tokio::select! {
@@ -221,24 +222,78 @@ async fn follow_size(client: Client, path: String, tty: bool) {
     }
 }
 
-/// Passes signals on. A terminal that is closed ends the client, though: the container would outlive its user's window.
-async fn pass_signals(client: Client, path: Option<String>, tty: bool) {
-    let Some(path) = path else { return std::future::pending().await };
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut quit)] = kinds.map(Listener::of) else { return };
-    let mut hangup = if tty { None } else { Listener::of(SignalKind::hangup()).ok() };
-    let mut hung_up = async || match &mut hangup {
-        Some(hangup) => hangup.next().await,
-        None => std::future::pending().await,
-    };
-    loop {
-        let name = tokio::select! {
-            () = interrupt.next() => "SIGINT",
-            () = terminate.next() => "SIGTERM",
-            () = hung_up() => "SIGHUP",
-            () = quit.next() => "SIGQUIT",
+/// The signals that are another process's, from before its start on: none ends this one meanwhile, and none is lost.
+pub struct PassedSignals {
+    interrupt: Listener,
+    terminate: Listener,
+    quit: Listener,
+    hangup: Option<Listener>,
+    /// One that came before there was a process to have it.
+    held: Option<Passed>,
+}
+
+impl PassedSignals {
+    /// A terminal that is closed ends the client, though: the container would outlive its user's window.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor or memory left.
+    pub fn listen(tty: bool) -> Result<Self, Failure> {
+        let failed = |e| Failure::Message(format!("listening to signals: {e}"));
+        let of = |kind| Listener::of(kind).map_err(failed);
+        Ok(PassedSignals {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+            quit: of(SignalKind::quit())?,
+            hangup: if tty { None } else { Listener::unless_ignored(SignalKind::hangup()).map_err(failed)? },
+            held: None,
+        })
+    }
+
+    /// Keeps the first one for later. The second is who has no patience with a process that does not start: its failure.
+    pub async fn hold(&mut self) -> Failure {
+        let first = self.next().await;
+        eprintln!("the container has not started yet: it gets {first} when it has (a second signal leaves it)");
+        self.held = Some(first);
+        Failure::Code(128 + self.heard().await as u8)
+    }
+
+    async fn next(&mut self) -> Passed {
+        match self.held.take() {
+            Some(held) => held,
+            None => self.heard().await,
+        }
+    }
+
+    async fn heard(&mut self) -> Passed {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.next().await,
+                None => std::future::pending().await,
+            }
         };
-        let _: Result<Value, _> = client.post(&format!("{path}?signal={name}"), &Value::Null).await;
+        tokio::select! {
+            () = self.interrupt.next() => Passed::SIGINT,
+            () = self.terminate.next() => Passed::SIGTERM,
+            () = hangup => Passed::SIGHUP,
+            () = self.quit.next() => Passed::SIGQUIT,
+        }
+    }
+}
+
+/// Where signals of this process go.
+pub struct SignalTarget {
+    /// The path to which each is posted, without its query.
+    pub path: String,
+    pub signals: PassedSignals,
+}
+
+async fn pass_signals(client: Client, target: Option<SignalTarget>) {
+    let Some(SignalTarget { path, mut signals }) = target else { return std::future::pending().await };
+    loop {
+        let name = signals.next().await.as_str();
+        if let Err(error) = client.post::<Value>(&format!("{path}?signal={name}"), &Value::Null).await {
+            tracing::debug!("passing {name} on: {error}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{logs, ps};
 use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed};
 use crate::api::types::{ContainerInspect, ContainerWaited};
-use crate::cli::output::terminal::{self, JoinedStreams, TerminalEnd};
+use crate::cli::output::terminal::{self, JoinedStreams, PassedSignals, SignalTarget, TerminalEnd};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use serde_json::Value;
 
@@ -46,10 +46,10 @@ pub async fn run(global: &Global, command: AttachArgs) -> Outcome {
 /// When it does not run, or its exit code.
 pub async fn to_container(client: &Client, id: &str, how: &AttachOptions) -> Outcome {
     let keys = terminal::detach_keys(&how.detach_keys)?;
-    let signals = if how.sig_proxy { Proxied::WithoutTerminal } else { Proxied::Never };
-    stay(client, open(client, id, Which::output(!how.no_stdin), Begin::Now).await?, signals, keys)
-        .await?
-        .map_or(Ok(()), ended_with)
+    let attached = open(client, id, Which::output(!how.no_stdin), Begin::Now).await?;
+    let proxied = if how.sig_proxy { Proxied::WithoutTerminal } else { Proxied::Never };
+    let signals = proxied.listen(attached.tty)?;
+    stay(client, attached, signals, keys).await?.map_or(Ok(()), ended_with)
 }
 
 fn ended_with(code: u8) -> Outcome {
@@ -81,13 +81,20 @@ enum Proxied {
     Never,
 }
 
+impl Proxied {
+    fn listen(self, tty: bool) -> Result<Option<PassedSignals>, Failure> {
+        let passes = self == Proxied::Always || self == Proxied::WithoutTerminal && !tty;
+        passes.then(|| PassedSignals::listen(tty)).transpose()
+    }
+}
+
 /// Joins this process's streams to a container's, to its end; its exit code, or nothing where the user has left.
 ///
 /// With a terminal, signals are passed on where the command has started the container, as Docker does.
 async fn stay(
     client: &Client,
     attached: AttachedContainer,
-    signals: Proxied,
+    signals: Option<PassedSignals>,
     detach_keys: Vec<u8>,
 ) -> Result<Option<u8>, Failure> {
     let AttachedContainer { id, tty, which, followed } = attached;
@@ -95,12 +102,11 @@ async fn stay(
         tty,
         stdin: which.stdin,
         resize: format!("/containers/{id}/resize"),
-        signals: (signals == Proxied::Always || signals == Proxied::WithoutTerminal && !tty)
-            .then(|| format!("/containers/{id}/kill")),
+        signals: signals.map(|signals| SignalTarget { path: format!("/containers/{id}/kill"), signals }),
         detach_keys,
     };
     let shown = |stream| if stream == 2 { which.stderr } else { which.stdout };
-    match terminal::follow(client, followed, &joined, shown).await? {
+    match terminal::follow(client, followed, joined, shown).await? {
         (TerminalEnd::Detached, _) => Ok(None),
         (TerminalEnd::Closed, Some(code)) => Ok(Some(code as u8)),
         (TerminalEnd::Closed, None) => exit_code(client, &id).await.map(Some),
@@ -158,12 +164,32 @@ impl Default for Stay {
 pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     let removal = format!("/containers/{id}?force=1&v=1");
     let keys = terminal::detach_keys(&stay.detach_keys)?;
-    // Before the start, so that the log is kept from its first line on.
+    let proxied = match (stay.sig_proxy, stay.keep) {
+        (false, _) => Proxied::Never,
+        (true, true) => Proxied::WithoutTerminal,
+        (true, false) => Proxied::Always,
+    };
+    // Both before the start: the log is kept from its first line on, and what a signal meets is the container.
     let attached = match stay.detach {
         true => None,
         false => Some(open(client, id, stay.which, Begin::NextStart).await?),
     };
-    if let Err(error) = client.post::<Value>(&format!("/containers/{id}/start"), &Value::Null).await {
+    let mut signals = match &attached {
+        Some(attached) => proxied.listen(attached.tty)?,
+        None => None,
+    };
+    let start = format!("/containers/{id}/start");
+    let impatience = async {
+        match &mut signals {
+            Some(signals) => signals.hold().await,
+            None => std::future::pending().await,
+        }
+    };
+    let started = tokio::select! {
+        started = client.post::<Value>(&start, &Value::Null) => started,
+        left = impatience => return Err(left),
+    };
+    if let Err(error) = started {
         // Nobody could do anything with it.
         if !stay.keep {
             let _ = client.delete(&removal).await;
@@ -173,11 +199,6 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     let Some(attached) = attached else {
         println!("{id}");
         return Ok(());
-    };
-    let signals = match (stay.sig_proxy, stay.keep) {
-        (false, _) => Proxied::Never,
-        (true, true) => Proxied::WithoutTerminal,
-        (true, false) => Proxied::Always,
     };
     let Some(code) = self::stay(client, attached, signals, keys).await? else { return Ok(()) };
     if stay.rm {

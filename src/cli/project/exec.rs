@@ -116,7 +116,7 @@ pub async fn in_container(client: &Client, container: &str, request: ExecRequest
         signals: None,
         detach_keys: terminal::detach_keys(keys)?,
     };
-    if terminal::join(client, stream, &joined).await? == TerminalEnd::Detached {
+    if terminal::join(client, stream, joined).await? == TerminalEnd::Detached {
         return Ok(());
     }
     let state: ExecInspect = match client.get(&format!("/exec/{id}/json")).await {

@@ -404,8 +404,9 @@ impl Terminal {
         let pty = nix::pty::openpty(&size, None).expect("pty");
         let end = || Stdio::from(pty.slave.try_clone().expect("dup"));
         // The terminal is that of its session, so that what is typed becomes signals.
-        let mut own = Command::new("setsid");
-        own.arg("-c").arg(command.get_program()).args(command.get_args());
+        // Whoever starts the tests in the background has them ignore Ctrl-C; a terminal's programs do not.
+        let mut own = Command::new("env");
+        own.args(["--default-signal=INT,QUIT,HUP", "setsid", "-c"]).arg(command.get_program()).args(command.get_args());
         if let Some(directory) = command.get_current_dir() {
             own.current_dir(directory);
         }
@@ -420,6 +421,13 @@ impl Terminal {
         let master = std::fs::File::from(pty.master);
         let said = follow(master.try_clone().expect("dup"));
         Terminal { child, master, said }
+    }
+
+    /// Whether its program has a handler for a signal.
+    pub fn catches(&self, signal: nix::sys::signal::Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
+        u64::from_str_radix(caught.trim(), 16).expect("a mask") & (1 << (signal as i32 - 1)) != 0
     }
 
     pub fn terminate(&self) {
