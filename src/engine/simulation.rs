@@ -72,6 +72,8 @@ struct World {
     owed: Option<u32>,
     version: u32,
     ids: u32,
+    /// Whether what is to be restarted may not be able to start.
+    starts_fail: bool,
 }
 
 const REPLICAS: u32 = 2;
@@ -110,6 +112,7 @@ impl World {
             owed: None,
             version: 1,
             ids: 0,
+            starts_fail: true,
         };
         for number in 1..=REPLICAS {
             let id = world.create(number, 1, None);
@@ -157,6 +160,15 @@ impl World {
         }
     }
 
+    /// A restart that does not come to a process: its file, its disk or its port is gone for a while.
+    fn start_fails(&mut self, id: &str) {
+        let finished_at = self.now;
+        if let Some(member) = self.member(id) {
+            member.exit = Some(Exit { code: 128, oom_killed: false, finished_at, started_at: None });
+        }
+        self.ended(id);
+    }
+
     /// The engine's reaction to an exit.
     fn ended(&mut self, id: &str) {
         let now = self.now;
@@ -167,7 +179,8 @@ impl World {
         let verdict = verdict(record, &exit, false);
         if let Verdict::Restart { after, attempt } = verdict {
             assert!(!record.stopped_by_user, "{id} is restarted, though somebody has stopped it");
-            let ran = record.state.started_at.map_or(SignedDuration::ZERO, |start| exit.finished_at.duration_since(start));
+            let started = record.state.started_at.filter(|_| record.state.status().has_process());
+            let ran = started.map_or(SignedDuration::ZERO, |start| exit.finished_at.duration_since(start));
             if let Some(last) = last.filter(|_| ran < SignedDuration::from_secs(10)) {
                 assert!(after >= last, "the delay of {id} shrinks from {last:?} to {after:?} after a run of {ran}");
             }
@@ -402,7 +415,11 @@ impl World {
             match member.timer.take() {
                 Some(_) => {
                     assert_eq!(member.record.state.status(), Status::Restarting);
-                    self.start(&id);
+                    if self.starts_fail && self.random.one_in(4) {
+                        self.start_fails(&id);
+                    } else {
+                        self.start(&id);
+                    }
                 }
                 None => self.exit(&id, 7),
             }
@@ -421,6 +438,7 @@ impl World {
 
     /// Nothing happens any more: everything comes to its end.
     fn settle(&mut self) {
+        self.starts_fail = false;
         if !self.engine {
             self.engine_starts();
         }

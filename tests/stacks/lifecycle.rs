@@ -353,3 +353,23 @@ fn hooks_that_fail_fail_the_command_and_a_restart_runs_them() {
     stack.wharf(&["kill"]).ok();
     eventually("it has ended", 10, || stack.state("web") == "exited");
 }
+
+/// A restart that cannot start is an attempt that ran for no time, however long ago the last good one began.
+#[test]
+fn a_restart_that_fails_is_an_attempt() {
+    let stack = Stack::new("nothing");
+    let policy = "deploy: {restart_policy: {condition: on-failure, delay: 100ms, max_attempts: 2, window: 1s}}";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{image: 'busybox:local', command: [sh, /s/run], volumes: ['./src:/s'], {policy}}}}}\n"),
+    );
+    std::fs::create_dir(stack.path("src")).expect("directory");
+    stack.write("src/run", "#!/bin/sh\nsleep 2; exit 3\n");
+    stack.wharf(&["up", "-d"]).ok();
+    // Longer than the window, and then there is nothing to mount.
+    std::fs::rename(stack.path("src"), stack.path("gone")).expect("moved");
+    std::fs::write(stack.path("src"), "").expect("a file in its place");
+    eventually("it is given up", 10, || stack.state("web") == "exited");
+    let (_, inspected) = stack.api("GET", &format!("/containers/{}/json", stack.id("web")), None);
+    assert_eq!(inspected["RestartCount"], 2, "{inspected}");
+}

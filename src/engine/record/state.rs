@@ -122,7 +122,9 @@ pub enum Verdict {
 
 /// The consequence of an exit, by Docker's rules. When the host goes down the next engine restarts the container, and this is no attempt.
 pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdict {
-    let ran_for = record.state.started_at.map(|start| exit.finished_at.duration_since(start));
+    // A start that fails has run for no time: the record has the last start that did not.
+    let of_record = record.state.started_at.filter(|_| record.state.status.has_process());
+    let ran_for = exit.started_at.or(of_record).map(|start| exit.finished_at.duration_since(start));
     // A restart that has succeeded begins the count of attempts anew.
     let succeeded = |window: Nanos| ran_for.is_some_and(|ran| ran.as_nanos() >= i128::from(window.0));
     let restarts = if record.spec.restart_window.is_some_and(succeeded) { 0 } else { record.restart_count };
@@ -286,6 +288,12 @@ mod tests {
         let again = |millis, attempt| Verdict::Restart { after: Duration::from_millis(millis), attempt };
         let plain = |_: &mut ContainerRecord| {};
         let stopped = |record: &mut ContainerRecord| record.stopped_by_user = true;
+        // So many seconds after the last start that did not fail.
+        let failed = |record: &mut ContainerRecord| {
+            record.state.status = Status::Restarting;
+            record.state.backoff = Some(Duration::from_millis(400));
+            record.spec.restart_window = Some(Nanos(4_000_000_000));
+        };
         type Change = fn(&mut ContainerRecord);
         // Policy, restarts before, code, seconds it ran, further facts, whether the host goes down, verdict.
         let table: Vec<(RestartPolicy, u32, i32, i64, Change, bool, Verdict)> = vec![
@@ -302,6 +310,9 @@ mod tests {
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_millis(400)), false, again(800, 4)),
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(60_000, 4)),
             (Always, 3, 1, 10, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(100, 4)),
+            (Always, 3, 128, 50, failed, false, again(800, 4)),
+            (OnFailure { max: 2 }, 1, 128, 50, failed, false, again(800, 2)),
+            (OnFailure { max: 2 }, 2, 128, 50, failed, false, Verdict::Stay),
             (Always, 3, 1, 1, |r| r.spec.restart_delay = Some(Nanos(7_000_000)), false, again(7, 4)),
             (No, 0, 143, 1, |r| r.unhealthy_restart = true, false, again(100, 1)),
             (OnFailure { max: 2 }, 1, 0, 1, |r| r.unhealthy_restart = true, false, again(100, 2)),
@@ -313,6 +324,7 @@ mod tests {
             let mut record = record(policy);
             record.restart_count = restarts;
             record.state.started_at = Some(Timestamp::UNIX_EPOCH);
+            record.state.status = Status::Running;
             change(&mut record);
             let got = verdict(&record, &exit(code, seconds), going_down);
             assert_eq!(got, expected, "{policy:?} {restarts} {code} {seconds}");
