@@ -402,7 +402,12 @@ fn what_is_no_connection_of_buildkits_is_refused() {
     assert_eq!((status, &answer["message"]), (404, &json!("plugin \"nosuch\" not found")));
 }
 
-/// An engine that lends its socket to nobody says so, and makes no directory where Docker's socket would be.
+/// The process that listens on a socket.
+fn listener(path: &std::path::Path) -> Option<i32> {
+    let peer = UnixStream::connect(path).ok()?;
+    nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials).ok().map(|credentials| credentials.pid())
+}
+
 /// Commands start engines in the moment in which none runs; the one that was asked for takes over all the same, by whatever path.
 #[test]
 fn an_engine_replaces_those_that_commands_start() {
@@ -426,11 +431,7 @@ fn an_engine_replaces_those_that_commands_start() {
             let null = std::process::Stdio::null;
             let mut engine = stack.command(&roots).current_dir(&base).stdout(null()).stderr(null()).spawn().expect("an engine");
             let pid = engine.id() as i32;
-            eventually("it is the engine", 20, || {
-                let peer = UnixStream::connect(stack.run_root().join("engine.sock"));
-                let of = |peer: UnixStream| nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials).ok();
-                peer.ok().and_then(of).is_some_and(|credentials| credentials.pid() == pid)
-            });
+            eventually("it is the engine", 20, || listener(&stack.run_root().join("engine.sock")) == Some(pid));
             assert!(engine.try_wait().expect("a state").is_none());
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).expect("told to end");
             engine.wait().expect("it ends");
@@ -440,6 +441,46 @@ fn an_engine_replaces_those_that_commands_start() {
     assert_eq!(stack.state("web"), "running");
 }
 
+/// An engine that could not take the place of another leaves it there: looked at before that one ends.
+#[test]
+fn an_engine_that_cannot_run_replaces_none() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {{{}}}}}\n", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    let engine = stack.engine_pid();
+    let other = Stack::new("nothing");
+    other.wharf(&["container", "ls"]).ok();
+    let anothers = stack.path("anothers.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&anothers).expect("bound");
+    stack.write("file", "");
+    let data_root = other.data_root().display().to_string();
+    for (global, option, why) in [
+        (&[][..], stack.path("anothers.sock"), "somebody else listens on"),
+        (&[], stack.path("file"), "is there and is no socket"),
+        (&[], stack.path("missing/docker.sock"), "No such file or directory"),
+        (&["--data-root", &data_root], stack.path("free.sock"), "is in use by the engine with process id"),
+    ] {
+        let option = option.display().to_string();
+        let replacing = [global, &["engine", "--replace", "--docker-socket", &option]].concat();
+        stack.wharf(&replacing).fails(1, &[why, "the engine that runs, if any, goes on"]);
+        assert_eq!(stack.engine_pid(), engine, "{why}");
+    }
+    // Its own socket is no obstacle to the next.
+    let own = stack.path("docker.sock");
+    let mut engines = Vec::new();
+    for _ in 0..3 {
+        let mut next = stack.command(&["engine", "--replace", "--docker-socket"]);
+        engines.push(next.arg(&own).stderr(std::process::Stdio::null()).spawn().expect("an engine"));
+        let pid = engines.last().map(|next| next.id() as i32);
+        eventually("it is the engine", 20, || listener(&stack.run_root().join("engine.sock")) == pid && listener(&own) == pid);
+    }
+    let last = nix::unistd::Pid::from_raw(engines[2].id() as i32);
+    nix::sys::signal::kill(last, nix::sys::signal::SIGTERM).expect("told to end");
+    engines.into_iter().for_each(|mut engine| assert!(engine.wait().expect("it ends").success()));
+    assert_eq!(stack.state("web"), "running");
+}
+
+/// An engine that lends its socket to nobody says so, and makes no directory where Docker's socket would be.
 #[test]
 fn an_engine_may_keep_its_socket() {
     const DOCKERS: &str = "/var/run/docker.sock";

@@ -7,7 +7,7 @@ use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::locks;
 use crate::engine::process::revival;
 use crate::engine::process::surroundings::Starters;
-use crate::engine::process::tcp::{self, TlsFiles};
+use crate::engine::process::tcp::TlsFiles;
 use crate::engine::{
     Config, DOCKER_SOCKET, LISTEN, Listening, NO_DOCKER_SOCKET, REVIVED, TLS_AUTHORITIES, TLS_CERTIFICATE, TLS_KEY, TLS_VERIFY,
 };
@@ -98,9 +98,7 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     // The working directory is another one soon.
     let global = &Global { data_root: config.data_root.clone(), run_root: config.run_root.clone(), ..global.clone() };
     if command.replace {
-        let listening = &config.listening;
-        tcp::check(&listening.tcp, listening.tls.as_ref())
-            .map_err(|error| Failure::Message(format!("{error}; the engine that runs, if any, goes on")))?;
+        lifecycle::check(&config).map_err(|error| Failure::Message(format!("{error}; the engine that runs, if any, goes on")))?;
         stop(global, false)?;
     }
     if command.background {

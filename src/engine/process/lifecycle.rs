@@ -1,6 +1,6 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
-use super::locks::Locks;
+use super::locks::{self, Locks};
 use super::surroundings::{self, Starters};
 use super::tcp::{self, TcpDoor};
 use super::{docker_socket, revival, roots, shutdown};
@@ -58,6 +58,19 @@ pub const DAMAGED: &str = "state.journal.damaged-";
 /// The socket on which an engine with this run root listens.
 pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
     run_root.join("engine.sock")
+}
+
+/// Looks whether an engine could run as it is wanted, before the one is ended whose place it is to take.
+///
+/// # Errors
+/// Why not: another engine has the data root, somebody else has Docker's socket, an address or a certificate is wrong.
+pub fn check(config: &Config) -> Result<(), EngineError> {
+    let listening = &config.listening;
+    locks::check(config)?;
+    if let Some(path) = &listening.docker_socket {
+        docker_socket::check(path, &config.run_root)?;
+    }
+    tcp::check(&listening.tcp, listening.tls.as_ref())
 }
 
 /// Runs an engine until SIGTERM or, where it may leave, until it has nothing left to watch. `serve_api` answers the connections of its

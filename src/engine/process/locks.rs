@@ -39,34 +39,8 @@ impl Locks {
             ))
         })?;
         let path = config.data_root.join(FILE);
-        let data_root = lock(&path)?.map_err(|held| {
-            let owner = Owner::read(&held);
-            let (who, stop) = owner.map_or_else(
-                || ("another engine".to_string(), "`wharf engine stop`".to_string()),
-                |owner| {
-                    let run_root = owner.run_root.display();
-                    (
-                        format!("the engine with process id {} and the run root {run_root}", owner.pid),
-                        format!("`wharf --run-root {run_root} engine stop`"),
-                    )
-                },
-            );
-            EngineError::Conflict(format!(
-                "the data root {} is in use by {who}: use that run root, or stop that engine with {stop}, or choose another --data-root",
-                config.data_root.display()
-            ))
-        })?;
-        if let Some(owner) = Owner::read(&data_root).filter(|owner| owner.run_root != config.run_root)
-            && let Some(container) = running_container(&owner.run_root)
-        {
-            return Err(EngineError::Conflict(format!(
-                "containers of the data root {} run with the run root {} ({container} is one): use that run root, or stop them with `wharf --data-root {} --run-root {} engine stop --containers`",
-                config.data_root.display(),
-                owner.run_root.display(),
-                config.data_root.display(),
-                owner.run_root.display(),
-            )));
-        }
+        let data_root = lock(&path)?.map_err(|held| is_in_use(config, Owner::read(&held)))?;
+        runs_nothing_elsewhere(config, &data_root)?;
         // For whoever comes while this engine runs. Without it, on a full disk, the lock is one as well.
         let text = [format!("{} ", std::process::id()).as_bytes(), config.run_root.as_os_str().as_bytes(), b"\n"].concat();
         if let Err(error) = data_root.write_all_at(&text, 0).and_then(|()| data_root.set_len(text.len() as u64)) {
@@ -74,6 +48,59 @@ impl Locks {
         }
         Ok(Locks { _run_root: run_root, _data_root: data_root })
     }
+}
+
+/// Looks whether an engine can take both, before it replaces the one of the run root: that may have them.
+///
+/// # Errors
+/// As [`Locks::take`].
+pub(super) fn check(config: &Config) -> Result<(), EngineError> {
+    match try_lock(&config.data_root.join(FILE)) {
+        Ok(Ok(data_root)) => runs_nothing_elsewhere(config, &data_root),
+        Ok(Err(held)) => match Owner::read(&held) {
+            Some(owner) if !is_same(&owner.run_root, &config.run_root) => Err(is_in_use(config, Some(owner))),
+            _ => Ok(()),
+        },
+        // It is not there yet.
+        Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_in_use(config: &Config, owner: Option<Owner>) -> EngineError {
+    let (who, stop) = owner.map_or_else(
+        || ("another engine".to_string(), "`wharf engine stop`".to_string()),
+        |owner| {
+            let run_root = owner.run_root.display();
+            (
+                format!("the engine with process id {} and the run root {run_root}", owner.pid),
+                format!("`wharf --run-root {run_root} engine stop`"),
+            )
+        },
+    );
+    EngineError::Conflict(format!(
+        "the data root {} is in use by {who}: use that run root, or stop that engine with {stop}, or choose another --data-root",
+        config.data_root.display()
+    ))
+}
+
+/// Containers of another run root would be taken for dead.
+fn runs_nothing_elsewhere(config: &Config, data_root: &File) -> Result<(), EngineError> {
+    let Some(owner) = Owner::read(data_root).filter(|owner| !is_same(&owner.run_root, &config.run_root)) else { return Ok(()) };
+    let Some(container) = running_container(&owner.run_root) else { return Ok(()) };
+    Err(EngineError::Conflict(format!(
+        "containers of the data root {} run with the run root {} ({container} is one): use that run root, or stop them with `wharf --data-root {} --run-root {} engine stop --containers`",
+        config.data_root.display(),
+        owner.run_root.display(),
+        config.data_root.display(),
+        owner.run_root.display(),
+    )))
+}
+
+/// Whether two names are of one directory. Of those that are not there the names count.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 /// Whether an engine has a run root.
