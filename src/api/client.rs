@@ -5,6 +5,7 @@ mod streams;
 pub use streams::{Frames, Lines, take_frame};
 
 use super::WARNING_HEADER;
+use super::request_body::MOST_OF_PROJECT;
 use super::types::ErrorAnswer;
 use crate::printable;
 use crate::sys::socket::short_name;
@@ -214,6 +215,15 @@ impl Client {
 
     fn json_body(body: &impl serde::Serialize) -> Result<RequestBody, ClientError> {
         let bytes = serde_json::to_vec(body).map_err(ClientError::protocol)?;
+        // The engine would close the connection while this end still writes, and its answer would not be read.
+        if bytes.len() > MOST_OF_PROJECT {
+            let message = format!(
+                "the project has {} bytes for the engine, which reads {MOST_OF_PROJECT} at most: mount large files by `volumes` instead \
+                 of `configs` and `secrets` that hold their content",
+                bytes.len()
+            );
+            return Err(ClientError::Refused { status: 413, message, exit_code: None });
+        }
         Ok(Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync())
     }
 

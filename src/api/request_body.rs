@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// The largest body: a project with its configs. Others than projects are a few KiB.
-const MOST_OF_PROJECT: usize = 16 << 20;
+/// Bytes of the largest body: a project with its configs. Others than projects are a few KiB.
+pub(super) const MOST_OF_PROJECT: usize = 16 << 20;
 const MOST_OF_OTHERS: usize = 1 << 20;
 /// Bytes of all bodies that are being read beyond what is free to each, in units: a project's and a few more.
 static ROOM: Semaphore = Semaphore::const_new((20 << 20) / UNIT);

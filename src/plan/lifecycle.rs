@@ -304,7 +304,7 @@ impl<'a> LifecyclePlanner<'a> {
             if self.options.remove_orphans && is_orphan(container) {
                 let remove = Operation::RemoveContainer { id, name, stop: true, volumes: false };
                 self.plan.add(remove, "it is of no service", &Before::default());
-            } else if container.state.has_process() && self.is_asked(&container.service) {
+            } else if container.state.is_alive() && self.is_asked(&container.service) {
                 let kill = Operation::KillContainer { id, name, signal: signal.clone() };
                 self.plan.add(kill, "kill", &Before::default());
             }

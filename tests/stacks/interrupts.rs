@@ -319,3 +319,20 @@ fn a_hangup_that_is_ignored_is_not_passed_on() {
         assert_eq!(child.wait().expect("wait").code(), Some(code), "{how}");
     }
 }
+
+/// Ctrl-C as attached `up` has made containers and started none: nobody waits for those, which are not started any more.
+#[test]
+fn an_attached_up_that_has_started_nothing_ends() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {{{}}}}}\n", sleeping("scale: 20")));
+    for n in 1..=4 {
+        let mut up = start(&stack, &["up"]);
+        // Each is shown again whenever another is, so this is a later moment each time.
+        (0..=n).for_each(|_| up.expect("  Creating", 20));
+        up.send(CTRL_C);
+        up.expect("Gracefully stopping", 10);
+        assert_eq!(up.wait(30), Some(130));
+        assert!(stack.ps().iter().all(|container| container["State"] != "running"), "{n}");
+        stack.wharf(&["down"]).ok();
+    }
+}

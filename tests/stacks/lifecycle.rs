@@ -373,3 +373,30 @@ fn a_restart_that_fails_is_an_attempt() {
     let (_, inspected) = stack.api("GET", &format!("/containers/{}/json", stack.id("web")), None);
     assert_eq!(inspected["RestartCount"], 2, "{inspected}");
 }
+
+/// What waits for its next start is not started any more when it is killed, as with Docker: by the project and by itself.
+#[test]
+fn kill_ends_restarts() {
+    let stack = Stack::new("nothing");
+    let ends = "image: 'busybox:local', command: sh -c 'exit 4', restart: always, labels: [x]";
+    stack.write("compose.yaml", &format!("services: {{one: {{{ends}}}, other: {{{ends}}}}}\n"));
+    let waits = |service: &str| {
+        // Long enough that it is there when the command comes.
+        eventually("it waits", 30, || {
+            let (_, inspected) = stack.api("GET", &format!("/containers/{}/json", stack.id(service)), None);
+            inspected["State"]["Status"] == "restarting" && inspected["RestartCount"].as_u64() >= Some(5)
+        });
+    };
+    stack.wharf(&["up", "-d"]).ok();
+    waits("one");
+    let killed = stack.wharf(&["kill", "one"]);
+    assert!(killed.code == 0 && killed.stderr.contains("Killed"), "{killed:?}");
+    assert_eq!((stack.state("one").as_str(), stack.state("other").as_str()), ("exited", "restarting"));
+    waits("other");
+    // Another signal is for a process, of which there is none.
+    let path = format!("/containers/{}/kill", stack.id("other"));
+    assert_eq!(stack.api("POST", &format!("{path}?signal=HUP"), None).0, 409);
+    assert_eq!(stack.api("POST", &path, None).0, 204);
+    let (_, inspected) = stack.api("GET", &format!("/containers/{}/json", stack.id("other")), None);
+    assert_eq!((&inspected["State"]["Status"], &inspected["State"]["ExitCode"]), (&"exited".into(), &4.into()), "{inspected}");
+}

@@ -795,3 +795,20 @@ fn a_volume_that_is_a_directory_is_filled_from_the_image() {
     assert_eq!(stack.sh("web", "cat /data/sub/file; stat -c %u /data; ls /data2"), "image\n1000\nown");
     assert_eq!(std::fs::read_to_string(stack.path("empty/sub/file")).expect("file"), "image\n");
 }
+
+/// A project that the engine would not read is refused before it is sent, with the size and what to do.
+#[test]
+fn content_beyond_what_the_engine_reads_is_said() {
+    let stack = Stack::new("nothing");
+    let file = |bytes: usize| {
+        let content = "x".repeat(bytes);
+        let text =
+            format!("services: {{web: {{{}}}}}\nconfigs: {{large: {{content: {content}}}}}\n", sleeping("configs: [large]"));
+        stack.write("compose.yaml", &text);
+    };
+    file(17 << 20);
+    stack.wharf(&["up", "-d"]).fails(1, &["which reads 16777216 at most", "mount large files by `volumes`"]);
+    file(15 << 20);
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.wharf(&["exec", "-T", "web", "wc", "-c", "/large"]).ok().trim(), "15728640 /large");
+}

@@ -93,7 +93,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         }
         "kill" => {
             let signal = signal(given.unwrap_or("SIGKILL"))?;
-            engine.containers.kill(&container, signal).await?;
+            reply::to_its_end(async move { worker.kill(&subject, signal).await }).await?;
             if signal == libc::SIGKILL {
                 let over = |record: &ContainerRecord| !record.state.status().has_process();
                 let _late = tokio::time::timeout(KILLED, container.wait_until(over)).await;

@@ -2,11 +2,29 @@
 
 use super::exec::SILENCE;
 use super::registry::Containers;
-use crate::engine::Container;
+use crate::engine::{Container, Engine};
 use crate::engine::error::EngineError;
 use crate::engine::record::{Status, Transition};
 use crate::runtime::control::MonitorRequest;
 use std::sync::Arc;
+
+/// Whether who sends it wants the container to end, and so to stay as it is then.
+fn ends(signal: i32) -> bool {
+    matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT)
+}
+
+impl Engine {
+    /// As [`Containers::kill`], also between two runs: there is no process then, and there is to be none, as with Docker.
+    ///
+    /// # Errors
+    /// As [`Container::signal`].
+    pub async fn kill(self: &Arc<Self>, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
+        match container.status() {
+            Status::Restarting if ends(signal) => self.stop(container, Some(0), None).await,
+            _ => self.containers.kill(container, signal).await,
+        }
+    }
+}
 
 impl Containers {
     /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
@@ -14,8 +32,7 @@ impl Containers {
     /// # Errors
     /// As [`Container::signal`].
     pub async fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
-        let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
-        let was_stopped = if ends { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
+        let was_stopped = if ends(signal) { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
         if let Err(error) = container.signal(signal) {
             if let Some(was_stopped) = was_stopped {
                 self.take_back_stop(container, was_stopped);

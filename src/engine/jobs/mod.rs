@@ -238,7 +238,7 @@ impl Engine {
         tokio::spawn(async move {
             let ended = tokio::time::timeout(timeout, engine.finished(&key, &run.id)).await;
             if let (Err(_), Some(container)) = (ended, engine.container_of_run(&run.id)) {
-                match engine.containers.kill(&container, libc::SIGKILL).await {
+                match engine.kill(&container, libc::SIGKILL).await {
                     Ok(()) | Err(EngineError::NotRunning { .. }) => {}
                     Err(error) => tracing::warn!("killing a run of {}: {error}", key.as_str()),
                 }

@@ -239,7 +239,7 @@ async fn change(
             context.step(object, "Killing", false);
             let number = crate::engine::containers::signals::parse_signal(signal)
                 .ok_or_else(|| EngineError::Invalid(format!("Invalid signal: {signal}")))?;
-            match engine.containers.kill(container, number).await {
+            match engine.kill(container, number).await {
                 // It has ended by itself just now.
                 Ok(()) | Err(EngineError::NotRunning { .. }) => context.step(object, "Killed", true),
                 Err(error) => return Err(error),

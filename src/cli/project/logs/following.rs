@@ -2,7 +2,7 @@
 
 use super::printer::Printer;
 use super::source::{Feed, LogSource, read_more};
-use super::{ForUp, HookLine, LogView, listed};
+use super::{ForUp, HookLine, LogView, StopPhase, listed};
 use crate::api::client::{Client, ClientError, Lines};
 use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
 use crate::api::types::{ContainerSummary, EventMessage};
@@ -36,7 +36,7 @@ pub(super) struct FollowedLogs<'a> {
     reader: u64,
     exits: Option<UnboundedSender<i32>>,
     hooks: Option<UnboundedReceiver<HookLine>>,
-    stopping: Option<watch::Receiver<bool>>,
+    stopping: Option<watch::Receiver<StopPhase>>,
     printer: Printer,
     /// Whether `up` has named the containers that it shows.
     announced: bool,
@@ -161,11 +161,15 @@ impl<'a> FollowedLogs<'a> {
 
     /// Whether all has been shown of what this ends with, and none of it runs.
     fn has_ended(&self) -> bool {
-        if self.stopping.as_ref().is_some_and(|stopping| *stopping.borrow()) {
-            return false;
-        }
+        let phase = self.stopping.as_ref().map_or(StopPhase::NotBegun, |stopping| *stopping.borrow());
+        // What was made before a stop, and was not started, is not started any more.
+        let coming = match phase {
+            StopPhase::Begun => return false,
+            StopPhase::NotBegun => Some(&self.coming),
+            StopPhase::Ended => None,
+        };
         let open = self.followed.iter().filter(|(_, known)| matches!(known, FollowedContainer::Open { .. })).map(|(id, _)| id);
-        open.chain(&self.running).chain(&self.coming).all(|id| self.beside.contains(id))
+        open.chain(&self.running).chain(coming.into_iter().flatten()).all(|id| self.beside.contains(id))
     }
 
     /// Says what `up` shows, before the first of it.
@@ -361,7 +365,7 @@ async fn next_of(hooks: &mut Option<UnboundedReceiver<HookLine>>) -> Option<Hook
 }
 
 /// Ends when the stop begins or ends.
-async fn changed(stopping: &mut Option<watch::Receiver<bool>>) {
+async fn changed(stopping: &mut Option<watch::Receiver<StopPhase>>) {
     if let Some(known) = stopping
         && known.changed().await.is_ok()
     {

@@ -93,6 +93,14 @@ impl LogOptions {
     }
 }
 
+/// How far attached `up` is with the stop of its services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopPhase {
+    NotBegun,
+    Begun,
+    Ended,
+}
+
 /// How logs are shown.
 #[derive(Clone, Debug, Default)]
 pub struct LogView {
@@ -224,7 +232,7 @@ pub struct ForUp<'a> {
     /// Lines of hooks.
     pub hooks: UnboundedReceiver<HookLine>,
     /// Whether hooks may be writing while the containers are stopped: it does not end then.
-    pub stopping: watch::Receiver<bool>,
+    pub stopping: watch::Receiver<StopPhase>,
     /// Until this comes back, it goes on when nothing runs: something may be started again.
     pub lasting: BoxFuture<'a, ()>,
 }

@@ -3,7 +3,7 @@
 use super::menu::{self, Menu, MenuKey};
 use super::{OnSignal, Up, follow_with, outline, path, selected};
 use crate::api::client::Client;
-use crate::cli::project::logs::{self, HookLine};
+use crate::cli::project::logs::{self, HookLine, StopPhase};
 use crate::cli::project::ps;
 use crate::cli::signals::{HeldSignals, signalled};
 use crate::cli::{Failure, Global, Outcome};
@@ -53,7 +53,7 @@ pub(super) async fn attached(
     // A wrapper passes on a signal that the terminal has sent already: the second comes between two listeners.
     let _held = HeldSignals::new()?;
     let view = view(command);
-    let (stops, stopping) = watch::channel(false);
+    let (stops, stopping) = watch::channel(StopPhase::NotBegun);
     let ending = ServicesToStop { client, loaded, services: &command.services, timeout, hooks: shown.hooks, stopping: stops };
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
@@ -184,16 +184,16 @@ struct ServicesToStop<'a> {
     timeout: Option<u32>,
     hooks: UnboundedSender<HookLine>,
     /// Tells who shows the output that hooks may be writing.
-    stopping: watch::Sender<bool>,
+    stopping: watch::Sender<StopPhase>,
 }
 
 /// Stops services while their last words are shown; the output ends with the last container. A second Ctrl-C kills them, a third
 /// leaves at once.
 async fn end(ending: &ServicesToStop<'_>, attached: impl Future<Output = Outcome>) -> Outcome {
-    ending.stopping.send_replace(true);
+    ending.stopping.send_replace(StopPhase::Begun);
     let stopping = async {
         let stopped = stop(ending).await;
-        ending.stopping.send_replace(false);
+        ending.stopping.send_replace(StopPhase::Ended);
         stopped
     };
     let ending = async {
