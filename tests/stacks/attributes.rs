@@ -130,9 +130,10 @@ fn restarts_have_deploys_conditions() {
     stack.write(
         "compose.yaml",
         &format!(
-            "services: {{slow: {{{}}}, none: {{{}}}, window: {{{}}}}}",
+            "services: {{slow: {{{}}}, none: {{{}}}, any: {{{}}}, window: {{{}}}}}",
             failing("condition: on-failure, max_attempts: 2, delay: 700ms"),
             failing("condition: none"),
+            failing("condition: any, delay: 50ms, max_attempts: 2").replace("exit 1", "exit 0"),
             failing("condition: any, delay: 50ms, window: 1h").replace("exit 1", "exit 0"),
         ),
     );
@@ -146,6 +147,7 @@ fn restarts_have_deploys_conditions() {
         assert!((0.6..3.0).contains(&(pair[1] - pair[0])), "the delay is not Docker's back-off: {times:?}");
     }
     assert_eq!(runs("none"), 1);
+    eventually("`any` has an end of attempts as well", 10, || runs("any") == 3 && stack.state("any") == "exited");
     eventually("`any` restarts what has ended well", 10, || runs("window") >= 3);
     stack.wharf(&["stop"]).ok();
 }

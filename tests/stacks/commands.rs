@@ -1,6 +1,6 @@
 //! The commands with which people live in a running stack.
 
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, eventually, follow, sleeping};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
@@ -722,6 +722,16 @@ fn a_single_container_has_docker_runs_options() {
         assert_eq!((shown.code, shown.stdout.as_str()), (4, "started\n"));
     }
     assert!(stack.wharf(&["container", "ls", "-l"]).ok().contains("again"));
+    // One that runs is attached to.
+    let script = "until [ -e /go ]; do echo .; sleep 0.02; done; exit 5";
+    run(&["-d", "--name", "runs", "busybox:local", "sh", "-c", script]).ok();
+    let mut attached = stack.command(&["container", "start", "-a", "runs"]);
+    let mut attached = attached.stdout(std::process::Stdio::piped()).spawn().expect("spawned");
+    let shown = follow(attached.stdout.take().expect("pipe"));
+    eventually("its output is shown", 10, || shown.lock().expect("lock").contains('.'));
+    stack.wharf(&["container", "exec", "runs", "touch", "/go"]).ok();
+    assert_eq!(attached.wait().expect("wait").code(), Some(5));
+    stack.wharf(&["container", "rm", "runs"]).ok();
     run(&["--gpus", "all", "busybox:local", "true"]).fails(125, &["CDI"]);
     run(&["--platform", "linux/s390x", "busybox:local", "true"]).fails(125, &["s390x"]);
     run(&["--mount", "type=bind,dst=/x", "busybox:local", "true"]).fails(125, &["source=PATH"]);

@@ -67,12 +67,18 @@ fn a_slow_reader_slows_the_container_and_one_that_has_gone_does_not() {
     const LINES: u32 = 200_000;
     for log in [LIMITED, NONE] {
         let stack = counting(log, LINES);
-        let mut slow = spawn(&stack, &["up", "--no-log-prefix"]);
+        let errors = std::fs::File::create(stack.path("errors")).expect("file");
+        let mut slow = stack.command(&["up", "--no-log-prefix"]);
+        let mut slow = slow.stdout(Stdio::piped()).stderr(errors).spawn().expect("spawn");
         let mut out = BufReader::new(slow.stdout.take().expect("stdout"));
         let mut line = String::new();
+        let mut begin = String::new();
         while line != "1\n" {
             line.clear();
-            out.read_line(&mut line).expect("line");
+            let read = out.read_line(&mut line).expect("line");
+            begin.extend((begin.len() < 1000).then_some(line.as_str()));
+            let errors = || std::fs::read_to_string(stack.path("errors")).expect("text");
+            assert!(read > 0, "the output has ended: {begin}\n{}", errors());
         }
         // It stands still while nobody reads.
         let pid = stack.pid(&format!("{}-web-1", stack.project));

@@ -67,6 +67,9 @@ struct AttachedContainer {
 async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<AttachedContainer, Failure> {
     let found: ContainerInspect = client.get(&format!("/containers/{id}/json")).await?;
     let tty = found.config.tty;
+    // What runs is not started again.
+    let begin =
+        if matches!(begin, Begin::NextStart) && found.state.running && !found.state.restarting { Begin::Now } else { begin };
     let stdin = which.stdin && found.config.open_stdin;
     let follow = Follow { begin, stdin, attached: true, reader: logs::reader()? };
     let followed = Followed::open(client, id, follow).await?;

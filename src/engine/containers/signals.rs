@@ -2,9 +2,9 @@
 
 use super::exec::SILENCE;
 use super::registry::Containers;
-use crate::engine::{Container, Engine};
 use crate::engine::error::EngineError;
 use crate::engine::record::{Status, Transition};
+use crate::engine::{Container, Engine};
 use crate::runtime::control::MonitorRequest;
 use std::sync::Arc;
 

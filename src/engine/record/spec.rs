@@ -86,6 +86,8 @@ pub struct ContainerSpec {
     pub post_start: Vec<HookSpec>,
     pub pre_stop: Vec<HookSpec>,
     pub pre_start: Vec<PreStartSpec>,
+    /// Restarts after which it stays ended, where its policy has no such number of its own.
+    pub restart_attempts: Option<u32>,
     /// The time before each restart, instead of Docker's back-off.
     pub restart_delay: Option<Nanos>,
     /// The time after which a restart has succeeded, and the count of attempts begins anew.

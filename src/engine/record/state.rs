@@ -130,13 +130,13 @@ pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdi
     let restarts = if record.spec.restart_window.is_some_and(succeeded) { 0 } else { record.restart_count };
     let attempts_left = match record.spec.restart {
         RestartPolicy::OnFailure { max } => max == 0 || restarts < max,
-        _ => true,
+        _ => record.spec.restart_attempts.is_none_or(|max| restarts < max),
     };
     let unhealthy = record.unhealthy_restart && attempts_left;
     let by_policy = || match record.spec.restart {
         RestartPolicy::No => false,
-        RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-        RestartPolicy::OnFailure { max } => exit.code != 0 && (max == 0 || restarts < max),
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => attempts_left,
+        RestartPolicy::OnFailure { .. } => exit.code != 0 && attempts_left,
     };
     let again = !record.stopped_by_user && (unhealthy || by_policy());
     match again {
@@ -169,6 +169,8 @@ impl ContainerRecord {
                 state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
                 state.error.clear();
                 state.oom_killed = false;
+                // As with Docker: that of the run before is in `ends`.
+                state.exit_code = 0;
                 (self.restart_begun, self.start_owed, self.unhealthy_restart) = (false, false, false);
                 Status::Running
             }
@@ -310,6 +312,8 @@ mod tests {
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_millis(400)), false, again(800, 4)),
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(60_000, 4)),
             (Always, 3, 1, 10, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(100, 4)),
+            (Always, 2, 0, 1, |r| r.spec.restart_attempts = Some(3), false, again(100, 3)),
+            (Always, 3, 0, 1, |r| r.spec.restart_attempts = Some(3), false, Verdict::Stay),
             (Always, 3, 128, 50, failed, false, again(800, 4)),
             (OnFailure { max: 2 }, 1, 128, 50, failed, false, again(800, 2)),
             (OnFailure { max: 2 }, 2, 128, 50, failed, false, Verdict::Stay),
@@ -355,6 +359,9 @@ mod tests {
         for (transition, expected) in table {
             record.apply(&transition);
             assert_eq!(record.state.status(), expected, "{transition:?}");
+            if record.state.status() == Status::Running {
+                assert_eq!(record.state.exit_code, 0, "what runs has no code");
+            }
         }
         assert_eq!((record.restart_count, record.state.exit_code), (1, 127));
     }

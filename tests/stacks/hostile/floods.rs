@@ -513,3 +513,33 @@ fn bodies_that_do_not_come_take_a_bounded_part_of_the_memory() {
     assert!(after - before < 50 << 20, "{before} bytes before, {after} with bodies of 90 MB");
     drop(clients);
 }
+
+/// A few clients that send a part of their bodies and stand still: who waits for their room has it within seconds.
+#[test]
+fn bodies_that_stand_still_give_way() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}}}"));
+    let stalled = |head: &str| {
+        let mut client = UnixStream::connect(stack.run_root().join("engine.sock")).expect("connected");
+        client.write_all(format!("POST /projects/x/up HTTP/1.1\r\nHost: docker\r\n{head}").as_bytes()).expect("sent");
+        client.write_all(&[b' '; 20_000]).expect("sent");
+        client
+    };
+    let declared = stalled("Content-Length: 16777216\r\n\r\n");
+    let chunked = stalled("Transfer-Encoding: chunked\r\n\r\nFFFFF\r\n");
+    let begun = Instant::now();
+    let labels: Vec<String> = (0..2000).map(|n| format!("\"label-{n}\": \"{n}\"")).collect();
+    let body = format!("{{\"Name\": 1, \"Labels\": {{{}}}}}", labels.join(","));
+    let request = format!("POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let honest = ask(&stack, &request);
+    honest.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    assert_eq!(status(&honest), "400");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // The first has given way to the second, and the second has nobody to give way to.
+    let mut said = String::new();
+    let mut given_up = declared;
+    given_up.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    given_up.read_to_string(&mut said).expect("answer");
+    assert!(said.contains("the request's body does not come"), "{said}");
+    drop(chunked);
+}

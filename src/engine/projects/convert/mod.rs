@@ -117,6 +117,7 @@ pub fn container(
         post_start: service.post_start.iter().map(policies::hook).collect(),
         pre_stop: service.pre_stop.iter().map(policies::hook).collect(),
         pre_start: policies::pre_start(service),
+        restart_attempts: policies::restart_attempts(service),
         restart_delay,
         restart_window,
         stdin_once: false,

@@ -11,6 +11,17 @@ pub(super) fn restart_times(service: &Service) -> (Option<Nanos>, Option<Nanos>)
     (positive(policy.and_then(|p| p.delay)), positive(policy.and_then(|p| p.window)))
 }
 
+/// `max_attempts` of `deploy.restart_policy` for the conditions whose policy has no number of its own; 0 is without end.
+pub(super) fn restart_attempts(service: &Service) -> Option<u32> {
+    let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref())?;
+    match policy.condition? {
+        RestartCondition::Any | RestartCondition::Always | RestartCondition::UnlessStopped => {
+            policy.max_attempts.filter(|max| *max > 0)
+        }
+        _ => None,
+    }
+}
+
 /// `pre_start`: hooks that run in a container of their own.
 pub(super) fn pre_start(service: &Service) -> Vec<PreStartSpec> {
     let of = |h: &Hook| PreStartSpec { hook: hook(h), image: h.image.clone(), per_replica: h.per_replica };
