@@ -125,6 +125,8 @@ struct Monitor {
     status: Option<OwnedFd>,
     reported: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
+    /// Before the time of the first line: output may come before it is known that the program runs.
+    first_output: Option<jiff::Timestamp>,
     execs: MonitorExecs,
     paused: bool,
     goodbye: bool,
@@ -250,7 +252,8 @@ impl Monitor {
     /// Reports that the program runs, unless it was said why it does not.
     fn has_started(&mut self) {
         if self.reported.is_empty() && self.started_at.is_none() {
-            let at = jiff::Timestamp::now();
+            // Not after its first line, which would not be of this run then.
+            let at = self.first_output.unwrap_or_else(jiff::Timestamp::now);
             self.started_at = Some(at);
             self.report(&MonitorEvent::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
         }
@@ -263,6 +266,7 @@ impl Monitor {
             let output = &self.outputs[i];
             match read(&output.fd, chunk) {
                 Ok(n) if n > 0 => {
+                    self.first_output.get_or_insert_with(jiff::Timestamp::now);
                     if self.log.write(output.stream, &chunk[..n]).is_err() {
                         self.stalled = true;
                         return;

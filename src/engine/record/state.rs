@@ -12,7 +12,7 @@ use std::time::Duration;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 const LONG_ENOUGH: SignedDuration = SignedDuration::from_secs(10);
-/// A program may have written so long before its monitor noticed that it runs.
+/// A monitor of an earlier version may have logged output so long before it noticed that the program runs.
 const OUTPUT_BEFORE_START: SignedDuration = SignedDuration::from_millis(50);
 
 /// `State.Status`. Docker's `removing` and `dead` do not occur.

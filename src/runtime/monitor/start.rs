@@ -88,6 +88,7 @@ impl Monitor {
             status: Some(status),
             reported: Vec::new(),
             started_at: None,
+            first_output: None,
             execs: MonitorExecs::default(),
             paused: false,
             goodbye: false,
