@@ -6,6 +6,7 @@ use super::documents::{
     ConfigDocument, HistoryEntry, ImageSettings, Member, NewDescriptor, NewIndex, NewManifest, OCI_CONFIG, OCI_LAYER,
     OCI_MANIFEST, to_bytes,
 };
+use super::drafts::BlobDraft;
 use super::entries::Entries;
 use super::manifest::{self, AnsweredManifest, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
@@ -110,9 +111,21 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
         header.set_size(length);
         let (reader, writer) = io::pipe().map_err(&failed)?;
         // The layer's archive goes into the outer one while it is made.
-        let making = std::thread::spawn(move || tar.write(io::BufWriter::with_capacity(1 << 17, writer)));
+        let algorithm = diff_id.digest().algorithm();
+        let making = std::thread::spawn(move || {
+            let mut hashing = Hashing::new(io::BufWriter::with_capacity(1 << 17, writer), algorithm);
+            tar.write(&mut hashing)?;
+            let (mut written, digest) = hashing.finish();
+            io::Write::flush(&mut written).map(|()| digest)
+        });
         archive.append_data(&mut header, member(diff_id.digest()), reader.take(length)).map_err(&failed)?;
-        making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
+        let made =
+            making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
+        if made != *diff_id.digest() {
+            return Err(ImageError::Build(format!(
+                "the archive is not whole: the layer {diff_id} was removed while it was written, or is damaged (`wharf system check`)"
+            )));
+        }
     }
     archive.finish().map_err(&failed)
 }
@@ -139,7 +152,7 @@ impl io::Write for Counting {
 /// A layer that is put on top of an image.
 pub struct Added<'a> {
     /// Its archive, plain.
-    pub archive: &'a Path,
+    pub archive: BlobDraft,
     pub comment: &'a str,
     /// Dockerfile instructions.
     pub changes: &'a [String],
@@ -154,12 +167,17 @@ pub fn add_layer(
     name: Option<&ImageRef>,
     base: &Image,
     mut config: ConfigDocument,
-    added: &Added<'_>,
+    added: Added<'_>,
 ) -> Result<Image, ImageError> {
     added.changes.iter().try_for_each(|change| apply_change(&mut config.config, change))?;
     let reading = ImageError::store("reading the container's layer".into());
-    let size = std::fs::metadata(added.archive).map_err(&reading)?.len();
-    let staged = store.stage(File::open(added.archive).map_err(&reading)?)?;
+    let size = std::fs::metadata(added.archive.path()).map_err(&reading)?.len();
+    let staged = store.stage(File::open(added.archive.path()).map_err(&reading)?)?;
+    // A file of the container's that is called `.wh.NAME` is no file of the layer.
+    let _held = store.hold_blob(staged.diff_id.digest());
+    if !store.can_be_made_again(&staged)? {
+        store.keep_blob(added.archive, staged.diff_id.digest())?;
+    }
     let created = jiff::Timestamp::now().to_string();
     config.add_layer(&staged.diff_id);
     let comment = Some(added.comment.to_string());

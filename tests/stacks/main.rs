@@ -41,4 +41,5 @@ mod streams;
 mod support;
 mod updates;
 mod websockets;
+mod whole_archives;
 mod wordpress;

@@ -4,7 +4,7 @@
 //! (CVE-2018-15664, CVE-2019-14271), and nothing of the container is ever executed.
 
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, MountKind};
+use crate::engine::record::{ContainerRecord, MountKind, Status};
 use crate::engine::{Config, Container};
 use crate::image::Store;
 use crate::image::build::files::{FoundFile, Tree};
@@ -179,7 +179,8 @@ impl ContainerFiles {
             // Of the whole root, what the kernel shows in it is no file of the container: Docker does not see it either.
             None => (FoundFile { path: PathBuf::new(), ..found }, Patterns::parse("proc/*\nsys/*\ndev/*")),
         };
-        pack(&tree, &found, &name, &left_out, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
+        pack(&tree, &found, &name, &left_out, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))?;
+        still_whole(container)
     }
 
     /// Takes a tar apart in a directory of a container. With `owner`, everything is the container's user's.
@@ -231,7 +232,8 @@ impl ContainerFiles {
     pub fn export(&self, container: &Container, out: impl Write) -> Result<(), EngineError> {
         let doing = || EngineError::io(format!("exporting {}", container.name()));
         let tree = Tree::of(self.readable_root(&container.record()).map_err(doing())?);
-        pack_all(&tree, out).map_err(doing())
+        pack_all(&tree, out).map_err(doing())?;
+        still_whole(container)
     }
 
     /// Writes an image's files as a tar, and nothing else.
@@ -287,6 +289,7 @@ impl ContainerFiles {
         let file = File::create(draft.path()).map_err(doing())?;
         let upper = self.config.container_directory(&record.id).join("upper");
         tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
+        still_whole(container)?;
         let mut config = ConfigDocument::parse(&self.store.configuration(&base)?)
             .map_err(|e| EngineError::Invalid(format!("the image of {} is damaged: {e}", record.name)))?;
         let of_container = ImageSettings {
@@ -302,8 +305,8 @@ impl ContainerFiles {
         if !commit.author.is_empty() {
             config.author = Some(commit.author.clone());
         }
-        let step = crate::image::archive::Added { archive: draft.path(), comment: &commit.comment, changes: &commit.changes };
-        Ok(crate::image::archive::add_layer(&self.store, commit.name.as_ref(), &base, config, &step)?)
+        let step = crate::image::archive::Added { archive: draft, comment: &commit.comment, changes: &commit.changes };
+        Ok(crate::image::archive::add_layer(&self.store, commit.name.as_ref(), &base, config, step)?)
     }
 }
 
@@ -322,6 +325,17 @@ pub struct CommitRequest {
 /// Whether a path means what a symlink at its end leads to.
 fn follows(path: &str) -> bool {
     path.ends_with('/') || path.ends_with("/.")
+}
+
+/// Of a container that has been removed, files may be missing without a word.
+fn still_whole(container: &Container) -> Result<(), EngineError> {
+    match container.status() {
+        Status::Removing => Err(EngineError::Conflict(format!(
+            "the archive is not whole: {} was removed while its files were read",
+            container.name()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError {
