@@ -75,8 +75,8 @@ impl Listener {
         self.heard.recv().await;
     }
 
-    /// Whether the signal has come.
-    fn take(&mut self) -> bool {
+    /// Whether the signal has come. It is dealt with then.
+    pub fn take(&mut self) -> bool {
         self.heard.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }

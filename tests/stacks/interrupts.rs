@@ -336,3 +336,24 @@ fn an_attached_up_that_has_started_nothing_ends() {
         stack.wharf(&["down"]).ok();
     }
 }
+
+/// `run --rm` that is interrupted at any moment after its container was made leaves no container.
+#[test]
+fn an_interrupted_run_leaves_no_container() {
+    let stack = Stack::new("nothing");
+    // The first process of a container has no signal that it does not listen to; `init` listens from the first moment.
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, init: true}}\n");
+    let containers = stack.data_root().join("containers");
+    let made = || std::fs::read_dir(&containers).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
+    for millis in 0..12 {
+        let mut run = stack.command(&["run", "--rm", "-T", "web"]).stderr(Stdio::null()).spawn().expect("spawned");
+        eventually("there is a container", 20, made);
+        let signalled = Instant::now() + std::time::Duration::from_millis(millis);
+        while Instant::now() < signalled {
+            std::hint::spin_loop();
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGINT).expect("sent");
+        assert_eq!(run.wait().expect("wait").code(), Some(130), "after {millis} ms");
+        eventually("it is removed", 10, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty() && !made());
+    }
+}

@@ -228,43 +228,44 @@ pub struct PassedSignals {
     terminate: Listener,
     quit: Listener,
     hangup: Option<Listener>,
-    /// One that came before there was a process to have it.
-    held: Option<Passed>,
 }
 
 impl PassedSignals {
-    /// A terminal that is closed ends the client, though: the container would outlive its user's window.
-    ///
     /// # Errors
     /// When the kernel has no descriptor or memory left.
-    pub fn listen(tty: bool) -> Result<Self, Failure> {
-        let failed = |e| Failure::Message(format!("listening to signals: {e}"));
-        let of = |kind| Listener::of(kind).map_err(failed);
+    pub fn listen() -> Result<Self, Failure> {
+        let of = |kind| Listener::of(kind).map_err(Self::failed);
         Ok(PassedSignals {
             interrupt: of(SignalKind::interrupt())?,
             terminate: of(SignalKind::terminate())?,
             quit: of(SignalKind::quit())?,
-            hangup: if tty { None } else { Listener::unless_ignored(SignalKind::hangup()).map_err(failed)? },
-            held: None,
+            hangup: None,
         })
     }
 
-    /// Keeps the first one for later. The second is who has no patience with a process that does not start: its failure.
-    pub async fn hold(&mut self) -> Failure {
-        let first = self.next().await;
-        eprintln!("the container has not started yet: it gets {first} when it has (a second signal leaves it)");
-        self.held = Some(first);
-        Failure::Code(128 + self.heard().await as u8)
+    /// Passes the end of the session on as well, for a container without a terminal. With one it ends the client: the container
+    /// would outlive its user's window.
+    ///
+    /// # Errors
+    /// As [`PassedSignals::listen`].
+    pub fn with_hangup(mut self) -> Result<Self, Failure> {
+        self.hangup = Listener::unless_ignored(SignalKind::hangup()).map_err(Self::failed)?;
+        Ok(self)
     }
 
-    async fn next(&mut self) -> Passed {
-        match self.held.take() {
-            Some(held) => held,
-            None => self.heard().await,
+    /// Those that have come were another listener's.
+    pub fn dismiss(mut self) {
+        for listener in [&mut self.interrupt, &mut self.terminate, &mut self.quit] {
+            listener.take();
         }
     }
 
-    async fn heard(&mut self) -> Passed {
+    fn failed(error: std::io::Error) -> Failure {
+        Failure::Message(format!("listening to signals: {error}"))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Passed {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.next().await,

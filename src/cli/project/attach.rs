@@ -6,6 +6,7 @@ use crate::api::followed::{Begin, Follow, Followed};
 use crate::api::types::{ContainerInspect, ContainerWaited};
 use crate::cli::output::terminal::{self, JoinedStreams, PassedSignals, SignalTarget, TerminalEnd};
 use crate::cli::{Failure, Global, Outcome, connect, project};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 #[derive(clap::Args, Debug)]
@@ -48,7 +49,7 @@ pub async fn to_container(client: &Client, id: &str, how: &AttachOptions) -> Out
     let keys = terminal::detach_keys(&how.detach_keys)?;
     let attached = open(client, id, Which::output(!how.no_stdin), Begin::Now).await?;
     let proxied = if how.sig_proxy { Proxied::WithoutTerminal } else { Proxied::Never };
-    let signals = proxied.listen(attached.tty)?;
+    let signals = proxied.signals(attached.tty, None)?;
     stay(client, attached, signals, keys).await?.map_or(Ok(()), ended_with)
 }
 
@@ -85,9 +86,13 @@ enum Proxied {
 }
 
 impl Proxied {
-    fn listen(self, tty: bool) -> Result<Option<PassedSignals>, Failure> {
-        let passes = self == Proxied::Always || self == Proxied::WithoutTerminal && !tty;
-        passes.then(|| PassedSignals::listen(tty)).transpose()
+    /// Those that are passed on, heard from before on where somebody listened. Others do what they do.
+    fn signals(self, tty: bool, heard: Option<PassedSignals>) -> Result<Option<PassedSignals>, Failure> {
+        if self == Proxied::Never || self == Proxied::WithoutTerminal && tty {
+            return Ok(None);
+        }
+        let signals = heard.map_or_else(PassedSignals::listen, Ok)?;
+        if tty { Ok(Some(signals)) } else { signals.with_hangup().map(Some) }
     }
 }
 
@@ -132,7 +137,6 @@ impl Which {
 }
 
 /// How a container that has just been made is run.
-#[derive(Clone, Debug)]
 pub struct Stay {
     /// Print its id and leave it running.
     pub detach: bool,
@@ -145,6 +149,8 @@ pub struct Stay {
     pub detach_keys: String,
     /// It was there before, and stays when it cannot be started.
     pub keep: bool,
+    /// The signals since before it was made.
+    pub signals: Option<PassedSignals>,
 }
 
 impl Default for Stay {
@@ -156,6 +162,7 @@ impl Default for Stay {
             rm: false,
             detach_keys: "ctrl-p,ctrl-q".into(),
             keep: false,
+            signals: None,
         }
     }
 }
@@ -172,25 +179,38 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         (true, true) => Proxied::WithoutTerminal,
         (true, false) => Proxied::Always,
     };
-    // Both before the start: the log is kept from its first line on, and what a signal meets is the container.
+    // Both before the start: the log is kept from its first line on, and no signal ends this command alone.
+    let heard = match stay.signals {
+        None if !stay.detach && proxied != Proxied::Never => Some(PassedSignals::listen()?),
+        heard => heard,
+    };
     let attached = match stay.detach {
         true => None,
         false => Some(open(client, id, stay.which, Begin::NextStart).await?),
     };
     let mut signals = match &attached {
-        Some(attached) => proxied.listen(attached.tty)?,
+        Some(attached) => proxied.signals(attached.tty, heard)?,
         None => None,
     };
     let start = format!("/containers/{id}/start");
-    let impatience = async {
-        match &mut signals {
-            Some(signals) => signals.hold().await,
-            None => std::future::pending().await,
-        }
-    };
     let started = tokio::select! {
+        biased;
         started = client.post::<Value>(&start, &Value::Null) => started,
-        left = impatience => return Err(left),
+        signal = next_of(&mut signals) => {
+            eprintln!("canceled");
+            // It may run by now, and its process may not listen to signals yet.
+            let ending = async {
+                match stay.keep {
+                    true => client.post::<Value>(&format!("/containers/{id}/stop"), &Value::Null).await.map(drop),
+                    false => client.delete(&removal).await,
+                }
+            };
+            let why = tokio::select! {
+                _ = ending => signal,
+                second = next_of(&mut signals) => second,
+            };
+            return Err(Failure::Code(128 + why as u8));
+        }
     };
     if let Err(error) = started {
         // Nobody could do anything with it.
@@ -218,6 +238,13 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         }
     }
     ended_with(code)
+}
+
+async fn next_of(signals: &mut Option<PassedSignals>) -> Signal {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for a container's end, and gives its exit code.

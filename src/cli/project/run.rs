@@ -1,7 +1,7 @@
 //! `wharf run`: a container of its own for one command of a service.
 
 use super::{attach, providers, ps, up};
-use crate::cli::output::terminal;
+use crate::cli::output::terminal::{self, PassedSignals};
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, jobs, project, remote};
 use crate::compose::model::{RestartPolicy, Service};
@@ -154,12 +154,27 @@ pub async fn run(global: &Global, mut command: RunArgs) -> Outcome {
             id = Some(created.clone());
         }
     };
-    up::follow_with(&client, &up::path(&loaded, "run"), &request, up::OnSignal::Cancel, command.quiet, each).await?;
+    // No moment in which a signal ends this command alone, and leaves the container.
+    let signals = if command.detach { None } else { Some(PassedSignals::listen()?) };
+    let made = up::follow_with(&client, &up::path(&loaded, "run"), &request, up::OnSignal::Cancel, command.quiet, each).await;
+    if let Err(failure) = made {
+        if let (Some(id), true) = (&id, command.rm) {
+            let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
+        }
+        signals.into_iter().for_each(PassedSignals::dismiss);
+        return Err(failure);
+    }
     let id = id.ok_or_else(|| Failure::Message("the engine left before the container was made; run the command again".into()))?;
     attach::start_and_stay(
         &client,
         &id,
-        attach::Stay { detach: command.detach, which: attach::Which::output(stdin), rm: command.rm, ..attach::Stay::default() },
+        attach::Stay {
+            detach: command.detach,
+            which: attach::Which::output(stdin),
+            rm: command.rm,
+            signals,
+            ..attach::Stay::default()
+        },
     )
     .await
     // A failed start is 1 as with Docker Compose, not the 126 or 127 of `container run`.

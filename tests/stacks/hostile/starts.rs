@@ -235,24 +235,23 @@ fn a_start_that_waits_for_a_disk_is_broken_off_for_who_needs_the_project() {
     drop(silent);
 }
 
-/// A signal for a container that does not start is kept for it; a second one ends the command that waits.
+/// A signal at a run that does not come to its start ends it, and its container.
 #[test]
-fn a_run_that_does_not_start_is_left_by_a_second_signal() {
+fn a_run_that_does_not_start_is_given_up_by_a_signal() {
     let stack = Stack::new("nothing");
     stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, volumes: ['./silent/sub:/x']}}\n");
     let silent = Silent::mount(stack.path("silent"));
     for (args, signal, code) in [
-        (&["run", "web"][..], "\x03", 130),
+        (&["run", "-T", "web"][..], "\x03", 130),
         (&["container", "run", "-v", "./silent/sub:/x", "busybox:local", "true"], "\x1c", 131),
     ] {
         let mut run = crate::support::Terminal::start(&mut stack.command(args), 24, 200);
-        eventually("it listens to the signals", 10, || run.catches(nix::sys::signal::Signal::SIGQUIT));
+        // The last that it listens to before the start.
+        eventually("it listens to the signals", 10, || run.catches(nix::sys::signal::Signal::SIGHUP));
         run.send(signal);
-        run.expect("the container has not started yet: it gets SIG", 10);
-        run.send(signal);
-        assert_eq!(run.wait(10), Some(code), "{args:?}");
-        let left = stack.wharf(&["container", "ls", "-aq"]).ok();
-        stack.wharf(&["container", "rm", "-f", left.trim()]).ok();
+        run.expect("canceled", 10);
+        assert_eq!(run.wait(20), Some(code), "{args:?}");
+        assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "", "{args:?}");
     }
     drop(silent);
 }

@@ -477,7 +477,8 @@ pub async fn run(client: &Client, command: ContainerRunArgs) -> Outcome {
         true => attach::Which::output(new.interactive),
         false => attach::Which { stdin: new.interactive && joined("stdin"), stdout: joined("stdout"), stderr: joined("stderr") },
     };
-    attach::start_and_stay(client, &id, attach::Stay { detach, which, sig_proxy, rm, detach_keys, keep: false }).await
+    attach::start_and_stay(client, &id, attach::Stay { detach, which, sig_proxy, rm, detach_keys, keep: false, signals: None })
+        .await
 }
 
 /// Whether `--volume` names no source: an anonymous volume, which is none of Docker's `Mounts`.
