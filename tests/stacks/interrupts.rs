@@ -354,6 +354,7 @@ fn an_interrupted_run_leaves_no_container() {
         }
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGINT).expect("sent");
         assert_eq!(run.wait().expect("wait").code(), Some(130), "after {millis} ms");
-        eventually("it is removed", 10, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty() && !made());
+        // At the latest when the engine has seen that nobody starts it.
+        eventually("it is removed", 40, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty() && !made());
     }
 }

@@ -228,6 +228,7 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
         warnings.extend(engine.images.find(&spec.image).ok().and_then(|(_, image)| platform_warning(&image)));
     }
     let container = engine.create(&name, spec)?;
+    engine.remove_unless_started(&container);
     engine.state.sync().await?;
     reply::json(201, &ContainerCreated { id: container.id.clone(), warnings })
 }

@@ -32,6 +32,9 @@ fn on_exec(container: &Container, link: &MonitorLink, id: u64, event: MonitorEve
     }
 }
 
+/// How long a client that has made a container for itself may take to ask for its start.
+const UNTIL_START: Duration = Duration::from_secs(30);
+
 impl Engine {
     /// Waits until a new monitor has started its container, and follows it from then on.
     pub(in crate::engine) async fn follow_new(
@@ -260,6 +263,20 @@ impl Engine {
                 // Somebody else has removed it, or has started it again.
                 Ok(()) | Err(EngineError::NoSuch { .. } | EngineError::Conflict(_)) => {}
                 Err(error) => tracing::error!("{error}"),
+            }
+        });
+    }
+
+    /// Removes a container that its client was going to start, to stay with and to remove, where the client has left instead.
+    pub fn remove_unless_started(self: &Arc<Self>, container: &Arc<Container>) {
+        if !container.with_record(|record| record.spec.client_removes) {
+            return;
+        }
+        let (this, made) = (self.clone(), Arc::downgrade(container));
+        tokio::spawn(async move {
+            tokio::time::sleep(UNTIL_START).await;
+            if let Some(container) = made.upgrade().filter(|container| container.status() == Status::Created) {
+                this.remove_ended(container);
             }
         });
     }

@@ -206,7 +206,11 @@ impl Engine {
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
         (spec.auto_remove, spec.client_removes) = (auto_remove, client_removes);
         spec.console_size = console_size;
+        if context.progress.is_closed() {
+            return Err(EngineError::Cancelled);
+        }
         let container = self.create(&name, spec)?;
+        self.remove_unless_started(&container);
         self.state.sync_and_trim().await?;
         context.progress.send(Progress::Created(container.id.clone()));
         Ok(())
