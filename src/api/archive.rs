@@ -3,7 +3,8 @@
 use super::reply::{self, Query, Reply};
 use super::request_body;
 use super::types::{CommandLine, ContainerCreate, CreatedId, FileChange, PathStatHeader, Set};
-use crate::engine::containers::files::{ChangeKind, CommitRequest, PathStat};
+use crate::engine::containers::files::{ChangeKind, CommitRequest};
+use crate::engine::containers::path_stat::PathStat;
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
 use crate::image::documents::{ImageHealthcheck, ImageSettings, Member};

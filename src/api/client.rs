@@ -45,6 +45,9 @@ pub enum ClientError {
     /// The machine of the engine cannot be reached, or not any more.
     #[error("{0}")]
     Host(String),
+    /// The answer cannot be written where it is to be; the writer says where and why.
+    #[error("{0}")]
+    Output(io::Error),
 }
 
 impl ClientError {
@@ -54,7 +57,7 @@ impl ClientError {
 
     /// Whether no whole answer has come: the engine may have died meanwhile, and the next one may give it.
     pub fn is_of_connection(&self) -> bool {
-        !matches!(self, ClientError::Refused { .. } | ClientError::Host(_))
+        !matches!(self, ClientError::Refused { .. } | ClientError::Host(_) | ClientError::Output(_))
     }
 }
 
@@ -183,10 +186,14 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        let reason = response.headers().get(super::reply::FAILURE).and_then(|why| why.to_str().ok()).map(super::reply::segment);
         let bytes = whole(response.into_body(), MAX_ERROR).await?;
         let answer: ErrorAnswer = serde_json::from_slice(&bytes).unwrap_or_default();
         let message = Some(answer.message).filter(|message| !message.is_empty());
-        let message = message.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+        let message = message.or_else(|| Some(String::from_utf8_lossy(&bytes).into_owned()).filter(|text| !text.is_empty()));
+        // An engine of an earlier version says nothing in its answer to HEAD.
+        let message =
+            message.or(reason).unwrap_or_else(|| format!("the engine refuses it with status {status} and does not say why"));
         Err(ClientError::Refused { status, message, exit_code: answer.exit_code })
     }
 
@@ -273,9 +280,9 @@ impl Client {
                 let message = super::reply::segment(why.to_str().unwrap_or_default());
                 return Err(ClientError::Refused { status: 500, message, exit_code: None });
             }
-            to.write_all(&frame.into_data().unwrap_or_default()).map_err(ClientError::protocol)?;
+            to.write_all(&frame.into_data().unwrap_or_default()).map_err(ClientError::Output)?;
         }
-        to.flush().map_err(ClientError::protocol)
+        to.flush().map_err(ClientError::Output)
     }
 
     /// A HEAD; gives one of the answer's headers.

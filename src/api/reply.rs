@@ -237,7 +237,8 @@ pub async fn archive_work<T: Send + 'static>(
     working.await.map_err(EngineError::from)?
 }
 
-/// The trailer of an archive that could not be written to its end: why, with %-escapes. The status was sent long before.
+/// Why a request has failed whose answer has no body for that, with %-escapes: a header of the answer to HEAD, and the trailer of an
+/// archive that could not be written to its end, whose status was sent long before.
 pub const FAILURE: &str = "x-wharf-failure";
 /// Bytes of that.
 const LONGEST_FAILURE: usize = 8 * 1024;
@@ -329,6 +330,13 @@ pub fn error(error: &EngineError) -> Response<Body> {
     };
     let bytes = serde_json::to_vec(&answer).unwrap_or_default();
     with_body(error.status(), "application/json", whole(bytes))
+}
+
+/// The same as the answer to HEAD, whose body no client gets: a header says why.
+pub fn headers_of(error: &EngineError) -> Response<Body> {
+    let mut response = self::error(error);
+    response.headers_mut().insert(FAILURE, escaped(&printable::lines(&error.to_string())));
+    response
 }
 
 #[cfg(test)]

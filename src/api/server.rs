@@ -125,13 +125,14 @@ pub(super) async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Con
 
 async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> Result<Response<Body>, Infallible> {
     let what = format!("{} {}", request.method(), request.uri().path());
+    let is_head = request.method() == Method::HEAD;
     // Only wharf's own commands show them.
     let warnings = if request.headers().contains_key(WARNING_HEADER) { engine.state.unreported_warnings() } else { Vec::new() };
     let (mut response, stream) = match route(engine, request).await {
         Ok((response, stream)) => (response, stream),
         Err(error) => {
             tracing::debug!("{what}: {error}");
-            (reply::error(&error), None)
+            (if is_head { reply::headers_of(&error) } else { reply::error(&error) }, None)
         }
     };
     let headers = response.headers_mut();

@@ -14,6 +14,7 @@ mod kubernetes;
 mod last_bytes;
 mod machine;
 mod objects;
+mod output_file;
 mod project;
 mod proxies;
 mod remote;
@@ -428,6 +429,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Viz(command) => graph::viz(global, command).await,
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
+        // A write to a pipe that nobody reads: the signal itself ends it.
+        Command::Image(command @ images::ImageCommand::Save { .. }) => images::image(global, command).await,
         Command::Image(command) => or_cancelled(images::image(global, command)).await,
         Command::Run(command) => run::run(global, *command).await,
         Command::Attach(command) => attach::run(global, command).await,

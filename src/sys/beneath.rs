@@ -191,12 +191,21 @@ fn file_type(file: &OwnedFd) -> io::Result<SFlag> {
 }
 
 fn refuse_kernel_files(directory: &OwnedFd) -> io::Result<()> {
-    match fstatfs(directory)?.filesystem_type() {
-        PROC_SUPER_MAGIC | SYSFS_MAGIC | CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => {
+    match is_of_kernel(directory.as_fd())? {
+        true => {
             Err(io::Error::new(io::ErrorKind::PermissionDenied, "it leads to the kernel's own files, where nothing can be made"))
         }
-        _ => Ok(()),
+        false => Ok(()),
     }
+}
+
+/// Whether a file is the kernel's own: on procfs, sysfs or among the control groups. Its size is not that of its content.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_of_kernel(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let found = fstatfs(file)?.filesystem_type();
+    Ok([PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found))
 }
 
 #[cfg(test)]

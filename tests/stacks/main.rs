@@ -12,6 +12,7 @@ mod commands;
 mod concurrency;
 mod crashes;
 mod dependencies;
+mod destinations;
 mod durability;
 mod edges;
 mod examples;

@@ -7,7 +7,7 @@ use crate::api::types::{ImageHistoryItem, ImageRemoval, ImageSummary, ImagesPrun
 use crate::cli::output::format::{Column, LABEL, Listing};
 use crate::cli::output::{Steps, bytes, table};
 use crate::cli::project::ps;
-use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::cli::{Failure, Global, Outcome, connect, output_file, project};
 use crate::compose::model::PullPolicy;
 use crate::image::ImageRef;
 use crate::wire::Progress;
@@ -359,17 +359,7 @@ fn filter(text: &str) -> Result<(String, String), String> {
 /// `image save`.
 async fn save(client: &Client, references: &[String], output: Option<&std::path::Path>) -> Outcome {
     let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
-    let to: Box<dyn std::io::Write> = match output {
-        Some(path) => {
-            Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?)
-        }
-        None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
-            return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
-        }
-        None => Box::new(crate::cli::output::stdout::Stdout),
-    };
-    client.download(&format!("/images/get?{}", names.join("&")), to).await?;
-    Ok(())
+    output_file::download(client, &format!("/images/get?{}", names.join("&")), output).await
 }
 
 /// `image history`.

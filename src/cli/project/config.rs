@@ -2,7 +2,7 @@
 
 use crate::api::reply::escape;
 use crate::api::types::DistributionInspect;
-use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::cli::{Failure, Global, Outcome, connect, output_file, project};
 use crate::compose::diagnostic::{Diagnostic, Sources};
 use crate::compose::interpolate::UsedVariable;
 use crate::compose::model::Service;
@@ -158,7 +158,7 @@ pub async fn run(global: &Global, command: ConfigArgs) -> Outcome {
         None => model(&command, &loaded)?,
     };
     match command.output {
-        Some(path) => std::fs::write(&path, text).map_err(|e| Failure::Message(format!("writing {}: {e}", path.display()))),
+        Some(path) => output_file::write(&path, &text),
         None => {
             print!("{text}");
             Ok(())

@@ -4,6 +4,7 @@ use super::ps;
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::PathStatHeader;
+use crate::cli::output_file::{FileOutput, directory_of, end_of_links};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::image::tar_paths::{append_data, append_link};
 use crate::image::unpack::{XATTR, extended_attributes};
@@ -89,28 +90,92 @@ pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, ho
 /// The file at a path of a container.
 struct ContainerPathStat {
     directory: bool,
+    /// Where a symlink leads. An engine of an earlier version follows one link of a chain only.
     link: Option<String>,
+    /// What it is, where `cp` does not write such a thing.
+    special: Option<&'static str>,
 }
+
+/// Symlinks that are followed in a container of an engine that follows one at a time.
+const MAX_LINKS: usize = 40;
 
 async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<ContainerPathStat>, Failure> {
     const DIRECTORY: u32 = 1 << 31;
     const SYMLINK: u32 = 1 << 27;
-    let header =
-        match client.head(&format!("/containers/{id}/archive?path={}", escape(path)), "x-docker-container-path-stat").await {
-            Err(ClientError::Refused { status: 404, .. }) => return Ok(None),
-            other => other?,
-        };
+    const SPECIAL: [(u32, &str); 3] = [(1 << 26, "a device"), (1 << 25, "a FIFO"), (1 << 24, "a socket")];
+    let header = match client
+        .head(&format!("/containers/{id}/archive?path={}", escape(path)), "x-docker-container-path-stat")
+        .await
+    {
+        // It may be the container that is not there.
+        Err(ClientError::Refused { status: 404, message, .. }) if !message.starts_with("No such container") => return Ok(None),
+        other => other?,
+    };
     let decoded = base64::engine::general_purpose::STANDARD.decode(header.unwrap_or_default()).unwrap_or_default();
     let stat: PathStatHeader = serde_json::from_slice(&decoded).unwrap_or_default();
     let link = (stat.mode & SYMLINK != 0).then_some(stat.link_target);
-    Ok(Some(ContainerPathStat { directory: stat.mode & DIRECTORY != 0, link }))
+    let special = SPECIAL.iter().find(|(bit, _)| stat.mode & bit != 0).map(|(_, what)| *what);
+    Ok(Some(ContainerPathStat { directory: stat.mode & DIRECTORY != 0, link, special }))
 }
 
-/// A path of a container with the symlink at its end followed once.
-async fn followed(client: &Client, id: &str, path: &str) -> Result<String, Failure> {
-    let Some(ContainerPathStat { link: Some(target), .. }) = stat(client, id, path).await? else { return Ok(path.to_string()) };
-    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
-    Ok(parent.join(target).to_string_lossy().into_owned())
+/// A path of a container with the symlinks at its end followed, and what is there.
+async fn followed(client: &Client, id: &str, path: String) -> Result<(String, Option<ContainerPathStat>), Failure> {
+    let mut path = path;
+    for _ in 0..=MAX_LINKS {
+        let found = stat(client, id, &path).await?;
+        let Some(ContainerPathStat { link: Some(target), .. }) = &found else { return Ok((path, found)) };
+        let parent = Path::new(&path).parent().unwrap_or(Path::new("/"));
+        path = parent.join(target).to_string_lossy().into_owned();
+    }
+    Err(Failure::Message(format!("{path} in the container: too many symlinks, one after the other")))
+}
+
+/// What cannot be replaced by a file: it would be gone.
+fn refused(place: &str, special: &str) -> Failure {
+    Failure::Message(format!("{place} is {special}: `cp` writes to a directory or a regular file"))
+}
+
+/// Where a copy is written on this machine.
+struct PlaceHere {
+    directory: PathBuf,
+    /// The name there; `None` for that of the source.
+    name: Option<PathBuf>,
+}
+
+impl PlaceHere {
+    /// Symlinks are followed, as by cp(1), to what is missing as well.
+    fn of(destination: &str) -> Result<Self, Failure> {
+        let asked = Path::new(destination);
+        if asked.is_dir() {
+            return Ok(PlaceHere { directory: asked.to_path_buf(), name: None });
+        }
+        let none = |directory: &Path| Failure::Message(format!("there is no directory {}", directory.display()));
+        if destination.ends_with('/') {
+            return Err(none(asked));
+        }
+        let end = end_of_links(asked).map_err(|e| Failure::Message(format!("writing {destination}: {e}")))?;
+        let end = end.ok_or_else(|| refused(destination, "an open file of a process"))?;
+        let directory = directory_of(&end).to_path_buf();
+        if !directory.is_dir() {
+            return Err(none(&directory));
+        }
+        let place = PlaceHere { directory, name: end.file_name().map(PathBuf::from) };
+        place.check(place.name.as_deref().ok_or_else(|| none(&end))?)?;
+        Ok(place)
+    }
+
+    /// Refuses what is no regular file, directory or symlink.
+    fn check(&self, name: &Path) -> Outcome {
+        let path = self.directory.join(name);
+        let Ok(found) = path.symlink_metadata() else { return Ok(()) };
+        let special = match found.mode() & libc::S_IFMT {
+            libc::S_IFCHR | libc::S_IFBLK => "a device",
+            libc::S_IFIFO => "a FIFO",
+            libc::S_IFSOCK => "a socket",
+            _ => return Ok(()),
+        };
+        Err(refused(&path.display().to_string(), special))
+    }
 }
 
 fn absolute(path: &str) -> String {
@@ -118,34 +183,29 @@ fn absolute(path: &str) -> String {
 }
 
 async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: CopyOptions) -> Outcome {
-    let mut path = absolute(path);
-    if how.follow_link {
-        path = followed(client, id, &path).await?;
-    }
+    let asked = absolute(path);
+    let (path, found) = match how.follow_link {
+        true => followed(client, id, asked.clone()).await?,
+        false => (asked.clone(), stat(client, id, &asked).await?),
+    };
+    let found = found.ok_or_else(|| Failure::Message(format!("there is no {path} in the container")))?;
     let request = format!("/containers/{id}/archive?path={}", escape(&path));
     if destination == "-" {
-        return Ok(client.download(&request, crate::cli::output::stdout::Stdout).await?);
+        return Ok(client.download(&request, FileOutput::stdout()).await?);
     }
-    let to = Path::new(destination);
-    let target = if to.is_dir() {
-        to.to_path_buf()
-    } else {
-        if destination.ends_with('/') {
-            return Err(Failure::Message(format!("there is no directory {destination}")));
-        }
-        to.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).to_path_buf()
-    };
-    if !target.is_dir() {
-        return Err(Failure::Message(format!("there is no directory {}", target.display())));
-    }
+    let place = PlaceHere::of(destination)?;
+    // What a link leads to has the link's name.
+    let link = (path != asked).then(|| Path::new(&asked).file_name().map(PathBuf::from)).flatten();
     // Under another name: the first part of every entry is replaced.
-    let rename = if to.is_dir() { None } else { to.file_name().map(PathBuf::from) };
-    let Some(found) = stat(client, id, &path).await? else {
-        return Err(Failure::Message(format!("there is no {path} in the container")));
-    };
+    let rename = place.name.clone().or(link);
     // The root has no name that another could replace.
     let is_root = Path::new(&path).file_name().is_none();
-    let content = (path.ends_with("/.") || is_root) && found.directory && rename.is_some();
+    let is_content = path.ends_with("/.") || is_root;
+    if let Some(name) = rename.as_deref().or(Path::new(&path).file_name().filter(|_| !is_content).map(Path::new)) {
+        place.check(name)?;
+    }
+    let target = place.directory;
+    let content = is_content && found.directory && rename.is_some();
     if content && let Some(name) = &rename {
         std::fs::create_dir_all(target.join(name)).map_err(|e| Failure::Message(format!("making {destination}: {e}")))?;
     }
@@ -257,12 +317,10 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
 }
 
 async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOptions) -> Outcome {
-    let mut path = absolute(path);
-    let mut found = stat(client, id, &path).await?;
-    if let Some(ContainerPathStat { link: Some(_), .. }) = found {
-        // Into what the symlink leads to, as `cp` does.
-        path = followed(client, id, &path).await?;
-        found = stat(client, id, &path).await?;
+    // Into what a symlink leads to, as `cp` does.
+    let (path, found) = followed(client, id, absolute(path)).await?;
+    if let Some(ContainerPathStat { special: Some(special), .. }) = found {
+        return Err(refused(&format!("{path} in the container"), special));
     }
     let flags = if how.archive { "&copyUIDGID=1" } else { "" };
     let put = |directory: &str| format!("/containers/{id}/archive?path={}&noOverwriteDirNonDir=1{flags}", escape(directory));
@@ -293,6 +351,14 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOpti
             (parent, PathBuf::from(to.file_name().unwrap_or_default()))
         }
     };
+    // In a directory: what has the name there.
+    let there = format!("{}/{}", directory.trim_end_matches('/'), name.display());
+    if directory == path
+        && !metadata.is_dir()
+        && let Some(ContainerPathStat { special: Some(special), .. }) = stat(client, id, &there).await?
+    {
+        return Err(refused(&format!("{there} in the container"), special));
+    }
     let follow = how.follow_link;
     let request = put(&directory);
     let packed = client.put_written(&request, move |writer| {

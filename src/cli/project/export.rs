@@ -4,9 +4,8 @@ use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::api::types::CreatedId;
-use crate::cli::{Failure, Global, Outcome, connect, project};
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use crate::cli::{Failure, Global, Outcome, connect, output_file, project};
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args, Debug)]
 pub struct ExportArgs {
@@ -61,24 +60,15 @@ async fn container(global: &Global, service: &str, index: Option<u32>) -> Result
 
 pub async fn export(global: &Global, command: ExportArgs) -> Outcome {
     let (client, id) = container(global, &command.service, command.index).await?;
-    export_container(&client, &id, command.output).await
+    export_container(&client, &id, command.output.as_deref()).await
 }
 
 /// Writes a container's root file system as a tar.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub async fn export_container(client: &Client, id: &str, output: Option<PathBuf>) -> Outcome {
-    let to: Box<dyn std::io::Write> = match &output {
-        Some(path) => {
-            Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?)
-        }
-        None if std::io::stdout().is_terminal() => {
-            return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
-        }
-        None => Box::new(crate::cli::output::stdout::Stdout),
-    };
-    Ok(client.download(&format!("/containers/{id}/export"), to).await?)
+pub async fn export_container(client: &Client, id: &str, output: Option<&Path>) -> Outcome {
+    output_file::download(client, &format!("/containers/{id}/export"), output).await
 }
 
 pub async fn commit(global: &Global, command: CommitArgs) -> Outcome {

@@ -3,6 +3,7 @@
 //! Every path is resolved beneath the container's root by openat2, so that no link in the container leads to the host's files
 //! (CVE-2018-15664, CVE-2019-14271), and nothing of the container is ever executed.
 
+use super::path_stat::refuse_kernel_files;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, Status};
 use crate::engine::{Config, Container};
@@ -30,18 +31,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tar::{Builder, EntryType, Header};
 use xattr::FileExt;
-
-/// A file in a container.
-#[derive(Clone, Debug)]
-pub struct PathStat {
-    pub name: String,
-    pub size: u64,
-    /// As the kernel has it, type included.
-    pub mode: u32,
-    pub modified: jiff::Timestamp,
-    /// Where a symlink leads.
-    pub link: String,
-}
 
 /// A file that `diff` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +75,7 @@ impl ContainerFiles {
 
     /// The tree in which a path of a container is, and the path in it. Of a running container it is its own mount namespace's; of
     /// another one its layers, or the volume that is mounted above the path.
-    fn tree_of(&self, container: &Container, path: &Path, writable: bool) -> Result<(Tree, PathBuf), EngineError> {
+    pub(super) fn tree_of(&self, container: &Container, path: &Path, writable: bool) -> Result<(Tree, PathBuf), EngineError> {
         let record = container.record();
         let path = clean(path);
         if record.state.pid > 0 {
@@ -146,22 +135,6 @@ impl ContainerFiles {
         [self.config.base_layer()].into_iter().chain(record.layers.iter().map(|layer| self.store.layer(layer))).collect()
     }
 
-    /// The file at a path of a container; a symlink at its end is not followed.
-    ///
-    /// # Errors
-    /// When there is nothing.
-    pub fn stat(&self, container: &Container, path: &str) -> Result<PathStat, EngineError> {
-        let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
-        let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
-        let link = match found.kind() {
-            SFlag::S_IFLNK => tree.link_target(&found.path).unwrap_or_default().to_string_lossy().into_owned(),
-            _ => String::new(),
-        };
-        let name = clean(Path::new(path)).file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned());
-        let modified = jiff::Timestamp::new(found.stat.st_mtime, found.stat.st_mtime_nsec as i32).unwrap_or_default();
-        Ok(PathStat { name, size: found.stat.st_size.max(0) as u64, mode: found.stat.st_mode, modified, link })
-    }
-
     /// Writes what is at a path as a tar whose entries begin with the path's last part.
     ///
     /// # Errors
@@ -190,6 +163,7 @@ impl ContainerFiles {
     pub fn write(&self, container: &Container, path: &str, tar: impl Read, own: bool) -> Result<(), EngineError> {
         let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
         let directory = tree.open(&inside, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| missing(container, path, &e))?;
+        refuse_kernel_files(container, path, directory.as_fd())?;
         let owner = if own {
             let record = container.record();
             let user = record.user();
@@ -323,7 +297,7 @@ pub struct CommitRequest {
 }
 
 /// Whether a path means what a symlink at its end leads to.
-fn follows(path: &str) -> bool {
+pub(super) fn follows(path: &str) -> bool {
     path.ends_with('/') || path.ends_with("/.")
 }
 
@@ -338,17 +312,19 @@ fn still_whole(container: &Container) -> Result<(), EngineError> {
     }
 }
 
-fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError {
+pub(super) fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError {
     match error.raw_os_error() {
         Some(libc::ENOENT) => EngineError::NoSuch { what: "file", name: format!("{path} in {}", container.name()) },
-        Some(libc::ENOTDIR) => EngineError::Invalid(format!("{path} in {} is not a directory", container.name())),
+        Some(libc::ENOTDIR) => {
+            EngineError::Invalid(format!("{path} in {} is not a directory, or leads through a file", container.name()))
+        }
         Some(libc::EROFS) => EngineError::Conflict(format!("{path} in {} is read-only", container.name())),
         _ => EngineError::Invalid(format!("{path} in {}: {error}", container.name())),
     }
 }
 
 /// The file at a path; a symlink at its end is followed only where that is asked for.
-fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<FoundFile> {
+pub(super) fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<FoundFile> {
     let Some(name) = path.file_name().filter(|_| !follow) else {
         let path = if path == Path::new("") { Path::new(".") } else { path };
         return tree.find(path);

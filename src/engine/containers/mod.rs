@@ -12,6 +12,7 @@ pub(super) mod hooks;
 pub mod incarnations;
 mod leftovers;
 pub(super) mod link;
+pub mod path_stat;
 pub(super) mod registry;
 pub(super) mod setup;
 pub(super) mod sharing;

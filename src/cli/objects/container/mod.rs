@@ -427,7 +427,9 @@ async fn one(global: &Global, command: ContainerCommand) -> Outcome {
         ContainerCommand::Create(command) => println!("{}", new::create(&client, &command).await?),
         ContainerCommand::Diff { container } => diff(&client, &container).await?,
         ContainerCommand::Exec(command) => exec_in(&client, command).await?,
-        ContainerCommand::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
+        ContainerCommand::Export { output, container } => {
+            export::export_container(&client, &escape(&container), output.as_deref()).await?
+        }
         ContainerCommand::Inspect { format, containers } => {
             inspect(&client, format.as_deref(), containers.iter().map(|name| of(name, "json"))).await?;
         }

@@ -4,7 +4,7 @@ use super::output::{self, OutputOption};
 use super::values::{agent_flag, agents, arguments, attest, check_context, epoch, secret, ulimit};
 use super::{BuildFlags, build_one, progress, push_cache};
 use crate::api::reply::escape;
-use crate::cli::{Failure, Global, Outcome, connect};
+use crate::cli::{Failure, Global, Outcome, connect, output_file};
 use crate::image::build::BuildRequest;
 use crate::image::build::git::GitRef;
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         output::write_metadata(&file, &built, if away { &[] } else { &tags })?;
     }
     if let Some(file) = command.iidfile {
-        std::fs::write(&file, built.id.as_str()).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
+        output_file::write(&file, built.id.as_str())?;
     }
     if command.flags.quiet {
         println!("{}", built.id);

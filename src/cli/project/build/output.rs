@@ -3,10 +3,9 @@
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::project::cp;
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, output_file};
 use crate::image::build::solve::Built;
 use serde_json::json;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -65,20 +64,13 @@ impl OutputOption {
     pub async fn write(&self, client: &Client, built: &Built, names: &[String]) -> Outcome {
         let image = escape(built.manifest.as_str());
         let files = format!("/images/{image}/files");
-        let open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
-            if path == Path::new("-") {
-                return Ok(Box::new(crate::cli::output::stdout::Stdout));
-            }
-            let made = std::fs::File::create(path);
-            Ok(Box::new(made.map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?))
-        };
         match self {
             OutputOption::Image { .. } => Ok(()),
-            OutputOption::Tar(path) => Ok(client.download(&files, open(path)?).await?),
+            OutputOption::Tar(path) => output_file::download(client, &files, file(path)).await,
             OutputOption::Archive(path) => {
                 let names: String = names.iter().map(|name| format!("&as={}", escape(name))).collect();
                 let names = if names.is_empty() { "&as=".to_string() } else { names };
-                Ok(client.download(&format!("/images/get?names={image}{names}"), open(path)?).await?)
+                output_file::download(client, &format!("/images/get?names={image}{names}"), file(path)).await
             }
             OutputOption::Local(directory) => {
                 let failed = |e| Failure::Message(format!("making {}: {e}", directory.display()));
@@ -87,6 +79,11 @@ impl OutputOption {
             }
         }
     }
+}
+
+/// `-` is standard output.
+fn file(path: &Path) -> Option<&Path> {
+    (path != Path::new("-")).then_some(path)
 }
 
 /// Writes what was built to a file, in the words of Docker's buildx.
@@ -99,7 +96,7 @@ pub fn write_metadata(path: &Path, built: &Built, names: &[String]) -> Outcome {
         told["image.name"] = json!(names.join(","));
     }
     let text = serde_json::to_string_pretty(&told).unwrap_or_default();
-    std::fs::write(path, format!("{text}\n")).map_err(|e| Failure::Message(format!("writing {}: {e}", path.display())))
+    output_file::write(path, &format!("{text}\n"))
 }
 
 #[cfg(test)]
