@@ -101,7 +101,8 @@ impl ContainerFiles {
             };
             if let Some(subpath) = mount.subpath.as_deref().map(Path::new) {
                 let (tree, inside) = part_of(&source, subpath).map_err(doing())?;
-                return Ok((tree, inside.join(rest)));
+                // A file has nothing below it, and no slash at its end.
+                return Ok((tree, if rest == Path::new("") { inside } else { inside.join(rest) }));
             }
             if source.is_dir() {
                 return Ok((Tree::directory(&source).map_err(doing())?, rest.to_path_buf()));
