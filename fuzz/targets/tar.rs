@@ -25,6 +25,15 @@ struct Entry<'a> {
     flip: Option<(u16, u8)>,
 }
 
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let body = key.len() + value.len() + 3;
+    let mut length = body + 1;
+    while length != body + length.to_string().len() {
+        length += 1;
+    }
+    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+}
+
 fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries.iter().take(24) {
@@ -36,15 +45,17 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         if kind == b'x' || kind == b'g' {
             // Records that are right in their form, with names that mean something.
             const KEYS: [&str; 8] =
-                ["path", "linkpath", "size", "uid", "mtime", "SCHILY.xattr.user.a", "GNU.sparse.map", "GNU.sparse.major"];
-            let key = KEYS[(entry.numbers[0] % 8) as usize];
-            let value = [entry.name, entry.data].concat();
-            let body = key.len() + value.len() + 3;
-            let mut length = body + 1;
-            while length != body + length.to_string().len() {
-                length += 1;
+                ["path", "linkpath", "size", "uid", "mtime", "SCHILY.xattr.user.a", "GNU.sparse.map", "GNU.sparse.offset"];
+            data = record(KEYS[(entry.numbers[0] % 8) as usize], &[entry.name, entry.data].concat());
+            // The forms of sparse files, of which a right one has several.
+            if entry.numbers[0] & 0x100 != 0 {
+                let digits = entry.numbers.map(|number| number.wrapping_shr(9) % 1000);
+                data.extend(record("GNU.sparse.major", (digits[0] % 2).to_string().as_bytes()));
+                data.extend(record("GNU.sparse.minor", (digits[1] % 2).to_string().as_bytes()));
+                data.extend(record("GNU.sparse.size", digits[2].to_string().as_bytes()));
+                data.extend(record("GNU.sparse.numblocks", b"1"));
+                data.extend(record("GNU.sparse.map", format!("{},{}", digits[3] % 100, digits[0] % 10).as_bytes()));
             }
-            data = [format!("{length} {key}=").as_bytes(), &value, b"\n"].concat();
         }
         {
             let old = header.as_old_mut();

@@ -7,14 +7,16 @@ use super::documents::{
     OCI_MANIFEST, to_bytes,
 };
 use super::drafts::BlobDraft;
-use super::entries::Entries;
+use super::entries::{Entries, EntryKind};
 use super::manifest::{self, AnsweredManifest, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
+use super::tar_paths::SizedReader;
 use super::{Image, ImageError, ImageRef, compression};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 /// Imports a root file system: one layer, and a configuration made of Dockerfile-like changes (`CMD [...]`, `ENV A=b`, ...).
@@ -58,9 +60,10 @@ struct Saved {
 ///
 /// # Errors
 /// The disk's, or the writer's.
-pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Write) -> Result<(), ImageError> {
+pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], mut out: impl io::Write) -> Result<(), ImageError> {
     let failed = ImageError::store("writing the archive".into());
-    let mut archive = tar::Builder::new(out);
+    // A builder that is dropped writes the end, which an archive that is not whole must not have.
+    let mut archive = ManuallyDrop::new(tar::Builder::new(&mut out));
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
@@ -118,16 +121,25 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
             let (mut written, digest) = hashing.finish();
             io::Write::flush(&mut written).map(|()| digest)
         });
-        archive.append_data(&mut header, member(diff_id.digest()), reader.take(length)).map_err(&failed)?;
-        let made =
-            making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
-        if made != *diff_id.digest() {
-            return Err(ImageError::Build(format!(
-                "the archive is not whole: the layer {diff_id} was removed while it was written, or is damaged (`wharf system check`)"
-            )));
+        let content = SizedReader { inner: reader, left: length };
+        let written = archive.append_data(&mut header, member(diff_id.digest()), content);
+        let made = making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?;
+        let is_short = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
+        if !is_short {
+            written.map_err(&failed)?;
+        }
+        match made {
+            Ok(made) if made == *diff_id.digest() && !is_short => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {
+                return Err(ImageError::Build(format!(
+                    "the archive is not whole: the layer {diff_id} was removed while it was written, or is damaged (`wharf system check`)"
+                )));
+            }
         }
     }
-    archive.finish().map_err(&failed)
+    ManuallyDrop::into_inner(archive).finish().map_err(&failed)?;
+    out.flush().map_err(&failed)
 }
 
 /// A blob's path in an OCI layout.
@@ -270,8 +282,9 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     let directory = tempdir(work)?;
     let members = lay_out(tar, &directory.0)?;
     let read = |name: &str| -> Result<Vec<u8>, ImageError> {
-        let path =
-            members.get(name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
+        let path = members
+            .get(name.trim_start_matches("./"))
+            .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
         let failed = ImageError::store(format!("reading `{name}` of the archive"));
         let mut bytes = Vec::new();
         // One byte more than is allowed: who reads it refuses it.
@@ -286,6 +299,15 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     for image in saved {
         let document = read(&image.config)?;
         let configuration = Configuration::arriving(&document)?;
+        if image.layers.len() != configuration.diff_ids.len() {
+            let why = format!(
+                "its manifest.json has {} layers for `{}`, whose configuration has {}",
+                image.layers.len(),
+                image.config,
+                configuration.diff_ids.len()
+            );
+            return Err(ImageError::Malformed { what: "archive", why });
+        }
         let names: Vec<ImageRef> = image.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
         let Some(first) = names.first() else { continue };
         let _held: Vec<_> = configuration.diff_ids.iter().map(|diff_id| store.hold_blob(diff_id.digest())).collect();
@@ -293,7 +315,7 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
         let mut layers = Vec::new();
         for (layer, (diff_id, chain)) in image.layers.iter().zip(configuration.diff_ids.iter().zip(configuration.chain_ids())) {
             let path = members
-                .get(layer)
+                .get(layer.trim_start_matches("./"))
                 .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
             let one = store.arrive(open(path)?, &Expected { chain, diff_id: diff_id.clone(), blob: None }, KeepBlob::Nothing)?;
             if let Arrived::Staged(new) = &one
@@ -440,19 +462,19 @@ fn lay_out(tar: impl Read, directory: &Path) -> Result<HashMap<String, PathBuf>,
         if count > MAX_MEMBERS {
             return Err(refused(format!("it has more than {MAX_MEMBERS} members")));
         }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
+        let name = entry.head.path.to_string_lossy().trim_start_matches("./").to_string();
         if name.len() > MAX_NAME {
             return Err(refused(format!("it has a name of more than {MAX_NAME} bytes")));
         }
-        match entry.header().entry_type() {
-            tar::EntryType::Regular => {
+        match entry.head.kind {
+            EntryKind::Regular => {
                 let path = directory.join(count.to_string());
                 let mut file = File::create(&path).map_err(ImageError::store("unpacking the archive".into()))?;
                 io::copy(entry, &mut file).map_err(ImageError::store("unpacking the archive".into()))?;
                 members.insert(name, path);
             }
-            tar::EntryType::Symlink | tar::EntryType::Link => {
-                let target = entry.link_name().map_err(damaged)?.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+            EntryKind::Symlink | EntryKind::HardLink => {
+                let target = entry.head.link.to_string_lossy();
                 if target.len() <= MAX_NAME {
                     links.push((name, target.trim_start_matches("../").to_string()));
                 }

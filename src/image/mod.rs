@@ -17,6 +17,7 @@ mod frames;
 pub mod hosts;
 pub mod keyed_mutex;
 pub mod manifest;
+pub mod pack;
 pub mod prune;
 pub mod push;
 pub mod reference;

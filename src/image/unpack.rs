@@ -3,7 +3,7 @@
 //! Each name is resolved by openat2 with the directory as its root, so `..`, absolute names and symlinks of the layer stay
 //! inside. Whiteouts become overlayfs's: a 0:0 character device, or the opaque attribute on a directory.
 
-use super::entries::Entries;
+use super::entries::{Entries, EntryHead, EntryKind, TarEntry};
 use crate::printable;
 use crate::sys::beneath::{MissingEnd, make_beneath};
 use crate::sys::node::FoundNode;
@@ -14,14 +14,13 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, makede
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use tar::EntryType;
 use xattr::FileExt;
 
 /// Why an archive was not unpacked.
@@ -40,26 +39,6 @@ fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.find(|c: char| c.is_control() || !c.is_ascii()).unwrap_or(text.len());
     if end < text.len() { format!("{}...", &text[..end]) } else { text }
-}
-
-/// The prefix of an archive's key for an extended attribute; the attribute's name follows.
-pub const XATTR: &str = "SCHILY.xattr.";
-
-/// The extended attributes that an archive has for an entry, by their keys there.
-///
-/// # Errors
-/// The reader's.
-pub fn extended_attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
-    for extension in entry.pax_extensions()?.into_iter().flatten() {
-        let extension = extension?;
-        if let Ok(key) = extension.key()
-            && key.starts_with(XATTR)
-        {
-            found.push((key.to_string(), extension.value_bytes().to_vec()));
-        }
-    }
-    Ok(found)
 }
 
 /// The unpacked layer.
@@ -132,8 +111,8 @@ struct Applier<'a> {
 /// probably left; their times are wrong where it comes back to them.
 const MAX_REMEMBERED: usize = 8 << 20;
 
-const WHITEOUT: &str = ".wh.";
-const OPAQUE: &str = ".wh..wh..opq";
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
 
 impl<'a> Applier<'a> {
     fn new(root: BorrowedFd<'a>) -> Self {
@@ -150,87 +129,70 @@ impl<'a> Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<u64, UnpackError> {
-        let shown = shown(&entry.path_bytes());
+    fn entry<R: Read>(&mut self, entry: &mut TarEntry<'_, R>) -> Result<u64, UnpackError> {
+        let shown = shown(entry.head.path.as_os_str().as_bytes());
         let refuse = |why: String| UnpackError::Refused { path: shown.clone(), why };
         let failed = |source: io::Error| UnpackError::Write { path: shown.clone(), source };
-        let raw = entry.path().map_err(|e| refuse(e.to_string()))?.into_owned();
-        let path = inside(&raw).ok_or_else(|| refuse("its name leads out of the archive".into()))?;
-        let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::XGlobalHeader) {
-            return Ok(0);
-        }
+        let path = inside(&entry.head.path).ok_or_else(|| refuse("its name leads out of the archive".into()))?;
         let Some(name) = path.file_name().map(OsString::from) else {
-            if kind != EntryType::Directory {
+            if entry.head.kind != EntryKind::Directory {
                 return Err(refuse("the root is a directory".into()));
             }
             // The root itself: its mode and owner are the layer's to say.
             let root = self.open_directory(Path::new("")).map_err(failed)?;
             let root = openat(&*root, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(|e| failed(e.into()))?;
-            return self.attributes(entry, &File::from(root)).map(|()| 0).map_err(failed);
+            return self.attributes(&entry.head, &File::from(root)).map(|()| 0).map_err(|e| e.of(failed, refuse));
         };
         let parent_path = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let parent = self.open_directory(&parent_path).map_err(failed)?;
-        let name_text = name.to_string_lossy();
-        if self.whiteouts && name_text == OPAQUE {
+        if self.whiteouts && name.as_bytes() == OPAQUE {
             let directory = openat(&*parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(|e| failed(e.into()))?;
             File::from(directory).set_xattr("trusted.overlay.opaque", b"y").map_err(failed)?;
             return Ok(0);
         }
-        if let Some(hidden) = name_text.strip_prefix(WHITEOUT).filter(|_| self.whiteouts) {
-            if hidden.is_empty() || matches!(hidden, "." | "..") || hidden.starts_with(WHITEOUT) {
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT).filter(|_| self.whiteouts) {
+            if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT) {
                 return if hidden.starts_with(WHITEOUT) { Ok(0) } else { Err(refuse("it is no whiteout".into())) };
             }
-            self.remove(&parent, Path::new(hidden)).map_err(failed)?;
+            let hidden = Path::new(OsStr::from_bytes(hidden));
+            self.remove(&parent, hidden).map_err(failed)?;
             mknodat(&*parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(|e| failed(e.into()))?;
             return Ok(0);
         }
-        self.place(entry, kind, &parent, Path::new(&name), &path).map_err(|e| match e {
-            Placed::Io(source) => failed(source),
-            Placed::Refused(why) => refuse(why),
-        })
+        self.place(entry, &parent, Path::new(&name), &path).map_err(|e| e.of(failed, refuse))
     }
 
-    fn place<R: Read>(
-        &mut self,
-        entry: &mut tar::Entry<'_, R>,
-        kind: EntryType,
-        parent: &OwnedFd,
-        name: &Path,
-        path: &Path,
-    ) -> Result<u64, Placed> {
+    fn place<R: Read>(&mut self, entry: &mut TarEntry<'_, R>, parent: &OwnedFd, name: &Path, path: &Path) -> Result<u64, Placed> {
+        let kind = entry.head.kind;
         let existing = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
             .ok()
             .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
-        let keeps_directory = kind == EntryType::Directory && existing == Some(SFlag::S_IFDIR);
-        if self.keeps_kinds && existing.is_some_and(|existing| (existing == SFlag::S_IFDIR) != (kind == EntryType::Directory)) {
+        let keeps_directory = kind == EntryKind::Directory && existing == Some(SFlag::S_IFDIR);
+        if self.keeps_kinds && existing.is_some_and(|existing| (existing == SFlag::S_IFDIR) != (kind == EntryKind::Directory)) {
             let what = if existing == Some(SFlag::S_IFDIR) { "a directory" } else { "no directory" };
             return Err(Placed::Refused(format!("there is {what} of that name already")));
         }
         if existing.is_some() && !keeps_directory {
             self.remove(parent, name)?;
         }
-        let header = entry.header();
-        let mode = Mode::from_bits_truncate(header.mode()? & 0o7777);
-        let time = TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0);
-        let owner = self.owner_of(header);
+        let time = time_of(&entry.head);
         match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            EntryKind::Regular => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
                 let written = copy_sparsely(entry, &mut file)?;
-                self.attributes(entry, &file)?;
+                self.attributes(&entry.head, &file)?;
                 Ok(written)
             }
-            EntryType::Directory => {
+            EntryKind::Directory => {
                 if !keeps_directory {
                     mkdirat(parent, name, Mode::from_bits_truncate(0o700))?;
                 }
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let directory = File::from(openat(parent, name, flags, Mode::empty())?);
-                self.attributes(entry, &directory)?;
+                self.attributes(&entry.head, &directory)?;
                 self.remembered += path.as_os_str().len();
                 self.directory_times.insert(path.to_path_buf(), time);
                 if self.remembered > MAX_REMEMBERED {
@@ -238,23 +200,29 @@ impl Applier<'_> {
                 }
                 Ok(0)
             }
-            EntryType::Symlink => {
-                let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a symlink to nothing".into()))?;
-                symlinkat(target.as_os_str(), parent, name)?;
+            EntryKind::Symlink => {
+                let owner = self.owner_of(&entry.head)?;
+                if entry.head.link == Path::new("") {
+                    return Err(Placed::Refused("it is a symlink to nothing".into()));
+                }
+                symlinkat(entry.head.link.as_os_str(), parent, name)?;
                 fchownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
                 Ok(0)
             }
-            EntryType::Link => self.hard_link(entry, parent, name).map(|()| 0),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => self.node(header, mode, parent, name).map(|()| 0),
-            other => Err(Placed::Refused(format!("its type {other:?} is not one of a file system"))),
+            EntryKind::HardLink => self.hard_link(&entry.head, parent, name).map(|()| 0),
+            EntryKind::Character => self.node(&entry.head, SFlag::S_IFCHR, parent, name).map(|()| 0),
+            EntryKind::Block => self.node(&entry.head, SFlag::S_IFBLK, parent, name).map(|()| 0),
+            EntryKind::Fifo => self.node(&entry.head, SFlag::S_IFIFO, parent, name).map(|()| 0),
+            EntryKind::Other(kind) => {
+                Err(Placed::Refused(format!("its type {:?} is not one of a file system", char::from(kind))))
+            }
         }
     }
 
     /// Links to an earlier file of the layer.
-    fn hard_link<R: Read>(&self, entry: &tar::Entry<'_, R>, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
-        let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
-        let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the archive".into()))?;
+    fn hard_link(&self, head: &EntryHead, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
+        let target = inside(&head.link).ok_or_else(|| Placed::Refused("its link leads out of the archive".into()))?;
         let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
         let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
         linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
@@ -264,53 +232,51 @@ impl Applier<'_> {
     }
 
     /// Makes a device node or a FIFO.
-    fn node(&self, header: &tar::Header, mode: Mode, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
-        let flag = match header.entry_type() {
-            EntryType::Char => SFlag::S_IFCHR,
-            EntryType::Block => SFlag::S_IFBLK,
-            _ => SFlag::S_IFIFO,
+    fn node(&self, head: &EntryHead, flag: SFlag, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
+        let part = |number: i64| {
+            let part = u32::try_from(number).map(u64::from);
+            part.map_err(|_| {
+                Placed::Refused(format!("it is of the device {}:{}, which there is not", head.device.0, head.device.1))
+            })
         };
-        let device = makedev(
-            u64::from(header.device_major().ok().flatten().unwrap_or(0)),
-            u64::from(header.device_minor().ok().flatten().unwrap_or(0)),
-        );
+        let device = if flag == SFlag::S_IFIFO { 0 } else { makedev(part(head.device.0)?, part(head.device.1)?) };
         if flag == SFlag::S_IFCHR && device == 0 {
             return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
         }
-        let owner = self.owner_of(header);
+        let owner = self.owner_of(head)?;
         mknodat(parent, name, flag, Mode::empty(), device)?;
         let node = FoundNode::made(parent, name, flag, device)?;
         node.set_owner(owner.0, owner.1)?;
-        node.set_mode(mode)?;
-        Ok(node.set_time(TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0))?)
+        node.set_mode(Mode::from_bits_truncate(head.mode))?;
+        Ok(node.set_time(time_of(head))?)
     }
 
     /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
-    fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>, file: &File) -> io::Result<()> {
-        let (uid, gid) = self.owner_of(entry.header());
-        let mode = entry.header().mode()?;
-        let mtime = entry.header().mtime().unwrap_or(0);
+    fn attributes(&self, head: &EntryHead, file: &File) -> Result<(), Placed> {
+        let (uid, gid) = self.owner_of(head)?;
         fchown(file, Some(uid), Some(gid))?;
-        fchmod(file, Mode::from_bits_truncate(mode & 0o7777))?;
-        for (key, value) in extended_attributes(entry)? {
-            let name = &key[XATTR.len()..];
+        fchmod(file, Mode::from_bits_truncate(head.mode))?;
+        for (name, value) in &head.attributes {
             // An image must not say how overlayfs reads its own layers.
-            if name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") {
+            if [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.as_bytes().starts_with(own)) {
                 continue;
             }
-            match file.set_xattr(name, &value) {
-                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-                // `cp` to a user who may not give a file more than he has.
-                Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
-                other => other?,
-            }
+            set_attribute(file, name, value)?;
         }
-        let time = TimeSpec::new(mtime as i64, 0);
+        let time = time_of(head);
         Ok(nix::sys::stat::futimens(file, &time, &time)?)
     }
 
-    fn owner_of(&self, header: &tar::Header) -> (Uid, Gid) {
-        self.owner.map_or_else(|| owner(header), |(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)))
+    /// What an ID that the kernel does not have would be cut to is another user's. The largest means "as it is" to chown(2).
+    fn owner_of(&self, head: &EntryHead) -> Result<(Uid, Gid), Placed> {
+        let id = |number: i64| u32::try_from(number).ok().filter(|id| *id != u32::MAX);
+        let (uid, gid) = match self.owner {
+            Some(owner) => owner,
+            None => id(head.uid)
+                .zip(id(head.gid))
+                .ok_or_else(|| Placed::Refused(format!("its owner {}:{} is none that a file can have", head.uid, head.gid)))?,
+        };
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 
     fn existing_directory(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -413,6 +379,15 @@ enum Placed {
     Refused(String),
 }
 
+impl Placed {
+    fn of(self, failed: impl FnOnce(io::Error) -> UnpackError, refuse: impl FnOnce(String) -> UnpackError) -> UnpackError {
+        match self {
+            Placed::Io(source) => failed(source),
+            Placed::Refused(why) => refuse(why),
+        }
+    }
+}
+
 impl From<io::Error> for Placed {
     fn from(error: io::Error) -> Self {
         Placed::Io(error)
@@ -425,9 +400,18 @@ impl From<nix::Error> for Placed {
     }
 }
 
-/// A field that some writers leave empty is 0, as Go's reader has it.
-fn owner(header: &tar::Header) -> (Uid, Gid) {
-    (Uid::from_raw(header.uid().unwrap_or(0) as u32), Gid::from_raw(header.gid().unwrap_or(0) as u32))
+fn time_of(head: &EntryHead) -> TimeSpec {
+    TimeSpec::new(head.mtime.0, i64::from(head.mtime.1))
+}
+
+/// Sets an extended attribute where there are such, and whoever unpacks may.
+fn set_attribute(file: &File, name: &OsStr, value: &[u8]) -> io::Result<()> {
+    match file.set_xattr(name, value) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        // `cp` to a user who may not give a file more than he has.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => Ok(()),
+        other => other,
+    }
 }
 
 /// The path within the layer: no leading slash, no `.`; `None` where `..` occurs.

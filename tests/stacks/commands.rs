@@ -125,8 +125,8 @@ fn files_are_copied_both_ways() {
     stack.write("tree/sub/deep", "deep");
     std::os::unix::fs::symlink("/etc/passwd", stack.path("tree/link")).expect("link");
     std::fs::set_permissions(stack.path("tree/file"), std::fs::Permissions::from_mode(0o640)).expect("mode");
-    // CAP_NET_BIND_SERVICE, permitted and effective.
-    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // CAP_NET_BIND_SERVICE and others, permitted and effective; as a text, the first byte of them is a line feed.
+    let capability = [1, 0, 0, 2, 10, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     xattr::set(stack.path("tree/sub/deep"), "security.capability", &capability).expect("setcap");
     let root = |script: &str| stack.wharf(&["exec", "-T", "-u", "root", "app", "sh", "-c", script]).ok().trim_end().to_string();
     for round in ["running", "stopped"] {
@@ -326,7 +326,7 @@ fn a_container_becomes_an_image_and_an_archive() {
     assert_eq!(stack.wharf(&["container", "run", "--rm", "committed:1"]).ok(), "new\n", "its own command");
     assert!(stack.wharf(&["image", "history", "committed:1"]).ok().contains("a test"));
     // A capability of a file goes along, into archives and images.
-    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let capability = [1, 0, 0, 2, 10, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let root_of = |name: &str| std::path::PathBuf::from(format!("/proc/{}/root", stack.pid(name)));
     stack.sh("app", "cp /bin/busybox /bin/capable");
     xattr::set(root_of(&name).join("bin/capable"), "security.capability", &capability).expect("setcap");

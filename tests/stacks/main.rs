@@ -1,6 +1,7 @@
 //! Real stacks on real containers, driven by the real binary. Root, and what `make test-packages` installs, are needed.
 
 mod api;
+mod archives;
 mod attributes;
 mod buildkit;
 mod builds;

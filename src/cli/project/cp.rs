@@ -6,8 +6,11 @@ use crate::api::reply::escape;
 use crate::api::types::PathStatHeader;
 use crate::cli::output_file::{FileOutput, directory_of, end_of_links};
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::image::tar_paths::{append_data, append_link};
-use crate::image::unpack::{XATTR, extended_attributes};
+use crate::image::build::files::Tree;
+use crate::image::build::ignore::Patterns;
+use crate::image::entries::{Entries, EntryKind};
+use crate::image::pack::Packer;
+use crate::image::tar_paths::{append_entry, write_archive};
 use base64::Engine as _;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -278,8 +281,7 @@ fn unpack(
 
 /// An archive with another name in the place of each entry's first part; of a directory's `content`, before each.
 fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: bool) -> io::Result<()> {
-    let mut archive = tar::Archive::new(reader);
-    let mut builder = tar::Builder::new(writer);
+    let mut reader = reader;
     let renamed = |path: &Path| {
         let mut parts = path.components();
         if !content {
@@ -288,32 +290,15 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
         let rest: PathBuf = parts.filter(|part| *part != std::path::Component::CurDir).collect();
         if rest == Path::new("") { name.to_path_buf() } else { name.join(rest) }
     };
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = renamed(&entry.path()?);
-        let mut header = entry.header().clone();
-        match header.entry_type() {
-            tar::EntryType::Link => {
-                let target = entry.link_name()?.map(|target| renamed(&target)).unwrap_or_default();
-                append_link(&mut builder, &mut header, &path, &target)?;
-            }
-            tar::EntryType::Symlink => {
-                let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
-                append_link(&mut builder, &mut header, &path, &target)?;
-            }
-            _ => {
-                let extended = extended_attributes(&mut entry)?;
-                if !extended.is_empty() {
-                    builder.append_pax_extensions(extended.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
-                }
-                append_data(&mut builder, &mut header, &path, &mut entry)?;
-            }
-        }
-    }
-    builder.into_inner()?.flush()?;
+    write_archive(writer, |builder| {
+        Entries::new(&mut reader).each(std::convert::identity, |entry| {
+            let head = entry.head.clone();
+            let link = if head.kind == EntryKind::HardLink { renamed(&head.link) } else { head.link.clone() };
+            append_entry(builder, &head, (&renamed(&head.path), &link), entry)
+        })
+    })?;
     // What follows the end of the archive, for the other end's sake.
-    let mut rest = archive.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map(drop)
+    io::copy(&mut reader, &mut io::sink()).map(drop)
 }
 
 async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOptions) -> Outcome {
@@ -362,44 +347,24 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOpti
     let follow = how.follow_link;
     let request = put(&directory);
     let packed = client.put_written(&request, move |writer| {
-        let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 18, writer));
-        builder.follow_symlinks(follow);
-        if metadata.is_dir() {
-            append_directory(&mut builder, &from, &name)?;
-        } else {
-            append_file(&mut builder, &from, &name, follow)?;
-        }
-        builder.into_inner()?.flush()
+        let writer = io::BufWriter::with_capacity(1 << 18, writer);
+        pack(&from, metadata.is_dir(), follow, &name, writer)
     });
     packed.await?.map_err(failed)
 }
 
-/// A directory with all below it; a tar's own walk would leave out what `.` itself is.
-fn append_directory(builder: &mut tar::Builder<impl Write>, directory: &Path, name: &Path) -> io::Result<()> {
-    if name != Path::new("") {
-        builder.append_dir(name, directory)?;
-    }
-    let mut entries: Vec<_> = std::fs::read_dir(directory)?.collect::<Result<_, _>>()?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let (path, inner) = (entry.path(), name.join(entry.file_name()));
-        let metadata = path.symlink_metadata()?;
-        if metadata.is_dir() {
-            append_directory(builder, &path, &inner)?;
-        } else if metadata.mode() & libc::S_IFMT != libc::S_IFSOCK {
-            append_file(builder, &path, &inner, false)?;
+/// Writes a file, or a directory with all below it, as an archive in which it has the name; without a name, what is in the directory.
+fn pack(from: &Path, directory: bool, follow: bool, name: &Path, writer: impl Write) -> io::Result<()> {
+    write_archive(writer, |builder| {
+        let mut packer = Packer::of_client(builder);
+        if !directory {
+            let from = if follow { from.canonicalize()? } else { from.to_path_buf() };
+            return packer.add_path(&from, name);
         }
-    }
-    Ok(())
-}
-
-/// Anything but a directory, with what a program may do by its file (capabilities(7)), as Docker sends it.
-fn append_file(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path, follow: bool) -> io::Result<()> {
-    const CAPABILITIES: &str = "security.capability";
-    // A file system without such attributes has none.
-    let found = if follow { xattr::get_deref(path, CAPABILITIES) } else { xattr::get(path, CAPABILITIES) };
-    if let Ok(Some(value)) = found {
-        builder.append_pax_extensions([(format!("{XATTR}{CAPABILITIES}").as_str(), value.as_slice())])?;
-    }
-    builder.append_path_with_name(path, name)
+        let tree = Tree::directory(from)?;
+        if name != Path::new("") {
+            packer.add((tree.root(), Path::new(".")), &tree.find(Path::new("."))?.stat, name)?;
+        }
+        packer.below(&tree, Path::new(""), name, &Patterns::default())
+    })
 }

@@ -11,6 +11,8 @@ use crate::compose::Loaded;
 use crate::compose::model::{Hook, Trigger};
 use crate::image::build::files::Tree;
 use crate::image::build::ignore::{self, Patterns};
+use crate::image::pack::{Packer, has_changed};
+use crate::image::tar_paths::write_archive;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::Value;
@@ -383,23 +385,22 @@ impl WatchSession<'_> {
 }
 
 fn pack(changed: &[(PathBuf, PathBuf)], writer: impl io::Write) -> io::Result<()> {
-    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 17, writer));
-    builder.follow_symlinks(false);
-    for (path, target) in changed {
-        let name = target.strip_prefix("/").unwrap_or(target);
-        let added = match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_dir() => builder.append_dir(name, path),
-            Ok(metadata) if metadata.is_file() || metadata.is_symlink() => builder.append_path_with_name(path, name),
-            _ => Ok(()),
-        };
-        match added {
-            // It is gone again: that is another change.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
+    write_archive(io::BufWriter::with_capacity(1 << 17, writer), |builder| {
+        let mut packer = Packer::of_client(builder);
+        for (path, target) in changed {
+            let name = target.strip_prefix("/").unwrap_or(target);
+            let added = match path.symlink_metadata() {
+                Ok(metadata) if metadata.is_dir() || metadata.is_file() || metadata.is_symlink() => packer.add_path(path, name),
+                _ => Ok(()),
+            };
+            match added {
+                // It is gone again, or another: that is another change.
+                Err(e) if has_changed(&e) => {}
+                other => other?,
+            }
         }
-    }
-    use io::Write;
-    builder.into_inner()?.flush()
+        Ok(())
+    })
 }
 
 fn files_below(path: &Path, ignored: &dyn Fn(&Path) -> bool, files: &mut Vec<PathBuf>) {

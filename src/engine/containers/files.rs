@@ -9,28 +9,24 @@ use crate::engine::record::{ContainerRecord, MountKind, Status};
 use crate::engine::{Config, Container};
 use crate::image::Store;
 use crate::image::build::files::{FoundFile, Tree};
-use crate::image::build::first_names::FirstNames;
 use crate::image::build::ignore::Patterns;
-use crate::image::build::tarball::{self, extended_attributes};
+use crate::image::build::tarball;
 use crate::image::documents::{ConfigDocument, ImageSettings};
-use crate::image::tar_paths::{append_data, append_link};
+use crate::image::pack::Packer;
+use crate::image::tar_paths::write_archive;
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::targets::clean;
 use crate::runtime::{overlay, user};
-use crate::sys::regular::open_regular_at;
 use crate::sys::removal;
-use nix::fcntl::{AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tar::{Builder, EntryType, Header};
-use xattr::FileExt;
 
 /// A file that `diff` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -343,88 +339,13 @@ fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
 
 /// Writes a file, or a directory with all below it but what is left out, as a tar. Names begin with `name` in the place of the path's.
 fn pack(tree: &Tree, top: &FoundFile, name: &Path, left_out: &Patterns, out: impl Write) -> io::Result<()> {
-    let mut builder = Builder::new(out);
-    let mut links = FirstNames::default();
-    if name != Path::new("") {
-        let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
-        let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
-        entry((above.as_fd(), own), &top.stat, name, &mut builder, &mut links)?;
-    }
-    if top.is_directory() {
-        let mut walk = tree.walk(&top.path, left_out)?;
-        while let Some(found) = walk.next().transpose()? {
-            let rest = found.path.strip_prefix(&top.path).unwrap_or(&found.path);
-            match entry(walk.place(&found)?, &found.stat, &name.join(rest), &mut builder, &mut links) {
-                // It was there a moment ago: the container goes on meanwhile.
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {}
-                other => other?,
-            }
+    write_archive(out, |builder| {
+        let mut packer = Packer::of_container(builder);
+        if name != Path::new("") {
+            let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+            let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
+            packer.add((above.as_fd(), own), &top.stat, name)?;
         }
-    }
-    builder.into_inner()?.flush()
-}
-
-/// Writes one file, which has a name in a directory.
-fn entry(
-    (directory, own): (BorrowedFd<'_>, &Path),
-    stat: &FileStat,
-    name: &Path,
-    builder: &mut Builder<impl Write>,
-    links: &mut FirstNames,
-) -> io::Result<()> {
-    let mut header = Header::new_gnu();
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(u64::from(stat.st_uid));
-    header.set_gid(u64::from(stat.st_gid));
-    header.set_mtime(stat.st_mtime.max(0) as u64);
-    header.set_size(0);
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFDIR => {
-            header.set_entry_type(EntryType::Directory);
-            let mut directory = name.as_os_str().to_owned();
-            if !name.as_os_str().as_bytes().ends_with(b"/") {
-                directory.push("/");
-            }
-            append_data(builder, &mut header, Path::new(&directory), io::empty())
-        }
-        SFlag::S_IFLNK => {
-            header.set_entry_type(EntryType::Symlink);
-            let target = readlinkat(directory, own)?;
-            // As it is, where it fits: the crate's own way makes `//` of `/`.
-            match header.set_link_name_literal(target.as_bytes()) {
-                Ok(()) => append_data(builder, &mut header, name, io::empty()),
-                Err(_) => append_link(builder, &mut header, name, Path::new(&target)),
-            }
-        }
-        SFlag::S_IFREG => {
-            if stat.st_nlink > 1 {
-                if let Some(first) = links.of(stat) {
-                    header.set_entry_type(EntryType::Link);
-                    return append_link(builder, &mut header, name, &first);
-                }
-                links.keep(stat, name)?;
-            }
-            let file = open_regular_at(directory, own)?;
-            // As long as it is now: a file that grows meanwhile must not break the archive, nor one that shrinks.
-            let size = file.metadata()?.len();
-            header.set_entry_type(EntryType::Regular);
-            header.set_size(size);
-            let extended = extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?;
-            if !extended.is_empty() {
-                builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
-            }
-            append_data(builder, &mut header, name, file.chain(io::repeat(0)).take(size))
-        }
-        SFlag::S_IFSOCK => Ok(()),
-        kind => {
-            header.set_entry_type(match kind {
-                SFlag::S_IFCHR => EntryType::Char,
-                SFlag::S_IFBLK => EntryType::Block,
-                _ => EntryType::Fifo,
-            });
-            header.set_device_major(major(stat.st_rdev) as u32)?;
-            header.set_device_minor(minor(stat.st_rdev) as u32)?;
-            append_data(builder, &mut header, name, io::empty())
-        }
-    }
+        if top.is_directory() { packer.below(tree, &top.path, name, left_out) } else { Ok(()) }
+    })
 }

@@ -5,13 +5,14 @@ use super::first_names::FirstNames;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
-use crate::image::tar_paths::{append_data, append_link};
+use crate::image::pack::{append_content, has_changed, header_of, with_slash};
+use crate::image::tar_paths::{append_attributes, append_data, append_link, write_archive};
 use crate::sys::regular::open_regular_at;
 use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstat, utimensat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -31,27 +32,20 @@ pub struct TarballSize {
 /// # Errors
 /// The disk's, or the writer's.
 pub fn write(directory: &Path, out: impl Write) -> io::Result<TarballSize> {
-    let mut builder = Builder::new(out);
-    builder.mode(tar::HeaderMode::Complete);
     let root = File::open(directory)?;
-    let mut writer = TarWriter { builder, links: FirstNames::default(), counted: TarballSize::default() };
-    let none = Patterns::default();
-    let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
-    while let Some(found) = walk.next().transpose()? {
-        match walk.place(&found).and_then(|place| writer.file(place, &found)) {
-            // It was there, or was of another kind, a moment ago: a container that an image is made of may go on.
-            Err(e) if has_changed(&e) => {}
-            other => other?,
+    write_archive(out, |builder| {
+        let mut writer = TarWriter { builder, links: FirstNames::default(), counted: TarballSize::default() };
+        let none = Patterns::default();
+        let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
+        while let Some(found) = walk.next().transpose()? {
+            match walk.place(&found).and_then(|place| writer.file(place, &found)) {
+                // It was there, or was of another kind, a moment ago: a container that an image is made of may go on.
+                Err(e) if has_changed(&e) => {}
+                other => other?,
+            }
         }
-    }
-    writer.builder.finish()?;
-    Ok(writer.counted)
-}
-
-/// Whether a file could not be opened since there is another one, or none, at its place by now. Nothing was written of it.
-fn has_changed(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
-        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR))
+        Ok(writer.counted)
+    })
 }
 
 /// The archive that [`write`] would write.
@@ -75,13 +69,13 @@ pub fn digest(directory: &Path) -> io::Result<Archive> {
     Ok(Archive { diff_id, length, counted })
 }
 
-struct TarWriter<W: Write> {
-    builder: Builder<W>,
+struct TarWriter<'a, W: Write> {
+    builder: &'a mut Builder<W>,
     links: FirstNames,
     counted: TarballSize,
 }
 
-impl<W: Write> TarWriter<W> {
+impl<W: Write> TarWriter<'_, W> {
     fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &FoundFile) -> io::Result<()> {
         let stat = &found.stat;
         let kind = match found.kind() {
@@ -99,42 +93,31 @@ impl<W: Write> TarWriter<W> {
             // A socket is of a process that is gone.
             _ => return Ok(()),
         };
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(u64::from(stat.st_uid));
-        header.set_gid(u64::from(stat.st_gid));
-        header.set_mtime(stat.st_mtime.max(0) as u64);
-        header.set_size(if kind == EntryType::Regular { stat.st_size.max(0) as u64 } else { 0 });
-        if matches!(kind, EntryType::Char | EntryType::Block) {
-            header.set_device_major(nix::sys::stat::major(stat.st_rdev) as u32)?;
-            header.set_device_minor(nix::sys::stat::minor(stat.st_rdev) as u32)?;
-        }
+        let mut header = header_of(kind, stat)?;
         let has_names = !matches!(kind, EntryType::Directory | EntryType::Symlink) && stat.st_nlink > 1;
         if let Some(first) = self.links.of(stat).filter(|_| has_names) {
             header.set_entry_type(EntryType::Link);
-            header.set_size(0);
             self.counted.entries += 1;
-            return append_link(&mut self.builder, &mut header, &found.path, &first);
+            return append_link(self.builder, &mut header, &found.path, &first);
         }
         match kind {
             EntryType::Regular => {
                 let file = open_regular_at(directory, name)?;
-                self.opened(found, has_names)?;
-                self.counted.bytes += header.size().unwrap_or(0);
-                self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
-                // As long as the header says, whatever becomes of the file meanwhile.
-                let content = file.chain(io::repeat(0)).take(stat.st_size.max(0) as u64);
-                append_data(&mut self.builder, &mut header, &found.path, content)
+                // Another one may be in its place by now.
+                let stat = fstat(&file)?;
+                let mut header = header_of(kind, &stat)?;
+                let attributes = extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?;
+                self.opened(&FoundFile { stat, ..found.clone() }, has_names)?;
+                self.counted.bytes += stat.st_size.max(0) as u64;
+                append_attributes(self.builder, &attributes)?;
+                append_content(self.builder, &mut header, &found.path, (&file, &stat))
             }
             EntryType::Directory => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = File::from(openat(directory, name, flags, Mode::empty())?);
                 self.opened(found, false)?;
-                self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
-                let mut path = found.path.as_os_str().to_owned();
-                path.push("/");
-                append_data(&mut self.builder, &mut header, Path::new(&path), io::empty())?;
+                append_attributes(self.builder, &extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
+                append_data(self.builder, &mut header, Path::new(&with_slash(&found.path)), io::empty())?;
                 match file.get_xattr("trusted.overlay.opaque") {
                     Ok(Some(value)) if value == b"y" => self.marker(&found.path.join(".wh..wh..opq")),
                     _ => Ok(()),
@@ -147,11 +130,12 @@ impl<W: Write> TarWriter<W> {
                 let target = (kind == EntryType::Symlink).then(|| readlinkat(directory, name)).transpose()?;
                 self.opened(found, has_names)?;
                 let link = format!("/proc/self/fd/{}", node.as_raw_fd());
-                self.extended(extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?)?;
+                let attributes = extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?;
+                append_attributes(self.builder, &attributes)?;
                 if let Some(target) = target {
-                    return append_link(&mut self.builder, &mut header, &found.path, Path::new(&target));
+                    return append_link(self.builder, &mut header, &found.path, Path::new(&target));
                 }
-                append_data(&mut self.builder, &mut header, &found.path, io::empty())
+                append_data(self.builder, &mut header, &found.path, io::empty())
             }
         }
     }
@@ -162,20 +146,13 @@ impl<W: Write> TarWriter<W> {
         if has_names { self.links.keep(&found.stat, &found.path) } else { Ok(()) }
     }
 
-    fn extended(&mut self, attributes: Vec<(String, Vec<u8>)>) -> io::Result<()> {
-        if attributes.is_empty() {
-            return Ok(());
-        }
-        self.builder.append_pax_extensions(attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
-    }
-
     fn marker(&mut self, path: &Path) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0);
         header.set_size(0);
         self.counted.entries += 1;
-        append_data(&mut self.builder, &mut header, path, io::empty())
+        append_data(self.builder, &mut header, path, io::empty())
     }
 }
 
@@ -183,14 +160,14 @@ impl<W: Write> TarWriter<W> {
 /// ([`crate::image::entries::MAX_HEADERS`]).
 const MAX_ATTRIBUTES: usize = 512 << 10;
 
-/// Capabilities and the like, as PAX records; overlayfs's own are about this disk alone.
+/// Capabilities and the like, in the order of their names; overlayfs's own are about this disk alone.
 ///
 /// # Errors
 /// The file system's; one that has no such attributes is none.
 pub fn extended_attributes(
     names: io::Result<xattr::XAttrs>,
     get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
-) -> io::Result<Vec<(String, Vec<u8>)>> {
+) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let names = match names {
         Ok(names) => names,
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
@@ -199,8 +176,8 @@ pub fn extended_attributes(
     let mut all = Vec::new();
     let mut bytes = 0;
     for name in names {
-        let text = String::from_utf8_lossy(name.as_bytes()).into_owned();
-        if text.starts_with("trusted.overlay.") || text.starts_with("user.overlay.") || text == "security.selinux" {
+        let text = name.as_bytes();
+        if text.starts_with(b"trusted.overlay.") || text.starts_with(b"user.overlay.") || text == b"security.selinux" {
             continue;
         }
         if let Some(value) = get(&name)? {
@@ -210,7 +187,7 @@ pub fn extended_attributes(
                     "the extended attributes of one file have more than {MAX_ATTRIBUTES} bytes"
                 )));
             }
-            all.push((format!("{}{text}", crate::image::unpack::XATTR), value));
+            all.push((name, value));
         }
     }
     all.sort();

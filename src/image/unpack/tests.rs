@@ -1,4 +1,5 @@
 use super::*;
+use tar::EntryType;
 
 fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -170,4 +171,58 @@ fn modes_owners_and_times_are_kept() {
     assert_eq!(result.expect("unpacks").bytes, 3);
     let meta = std::fs::metadata(outer.path().join("root/bin/su")).expect("file");
     assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime()), (0o4755, 33, 44, 1_000_000));
+}
+
+#[test]
+fn what_a_layer_deletes_stays_away_whatever_its_name() {
+    use std::os::unix::fs::FileTypeExt;
+    let name = OsStr::from_bytes(b"d/.wh.\xe9t\xe9.txt");
+    let (outer, result) = unpack(&layer(|b| {
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), Path::new(name), io::empty()).expect("append");
+    }));
+    result.expect("unpacks");
+    let hidden = outer.path().join("root/d").join(OsStr::from_bytes(b"\xe9t\xe9.txt"));
+    assert!(std::fs::symlink_metadata(hidden).expect("whiteout").file_type().is_char_device());
+    assert_eq!(std::fs::read_dir(outer.path().join("root/d")).expect("directory").count(), 1);
+}
+
+#[test]
+fn owners_that_no_file_can_have_are_refused() {
+    use std::os::unix::fs::MetadataExt;
+    let bytes = |kind, uid: u64, gid: u64| {
+        layer(|b| {
+            let mut h = header(kind, 0o4755, 0);
+            h.set_uid(uid);
+            h.set_gid(gid);
+            b.append_link(&mut h, "file", "target").expect("append");
+        })
+    };
+    for (uid, gid) in [(1 << 40, 0), (0, 1 << 32), (u64::from(u32::MAX), 0), (0, u64::from(u32::MAX))] {
+        for kind in [EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Fifo] {
+            let (_outer, result) = unpack(&bytes(kind, uid, gid));
+            let error = result.expect_err("it is nobody").to_string();
+            assert!(error.contains("is none that a file can have"), "{error}");
+        }
+        // Where another owner is asked for, the archive's is of no account.
+        let outer = tempfile::tempdir().expect("dir");
+        let root = File::open(outer.path()).expect("open");
+        extract(&bytes(EntryType::Regular, uid, gid)[..], root.as_fd(), Some((7, 8))).expect("unpacks");
+        let found = std::fs::metadata(outer.path().join("file")).expect("file");
+        assert_eq!((found.uid(), found.gid()), (7, 8));
+    }
+}
+
+#[test]
+fn times_before_1970_and_parts_of_seconds_are_kept() {
+    use std::os::unix::fs::MetadataExt;
+    let (outer, result) = unpack(&layer(|b| {
+        b.append_pax_extensions([("mtime", &b"-1.25"[..])]).expect("append");
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), "file", io::empty()).expect("append");
+        let mut h = header(EntryType::Directory, 0o755, 0);
+        crate::image::tar_paths::set_time(&mut h, -7);
+        b.append_data(&mut h, "d", io::empty()).expect("append");
+    }));
+    result.expect("unpacks");
+    let time = |name: &str| std::fs::metadata(outer.path().join("root").join(name)).map(|m| (m.mtime(), m.mtime_nsec()));
+    assert_eq!((time("file").expect("file"), time("d").expect("directory")), ((-2, 750_000_000), (-7, 0)));
 }

@@ -6,6 +6,8 @@ use crate::image::build::files::Tree;
 use crate::image::build::git::GitRef;
 use crate::image::build::ignore::{self, Patterns};
 use crate::image::build::{BuildRequest, GivenDockerfile, Secret, SecretContent, SentDirectory, SentRequest, dockerfile};
+use crate::image::pack::Packer;
+use crate::image::tar_paths::write_archive;
 use crate::sys::regular::read_regular_file;
 use base64::Engine as _;
 use std::io::{self, Write};
@@ -108,28 +110,16 @@ fn pack(head: &[u8], directories: &[(PathBuf, Patterns)], writer: impl Write) ->
     let mut writer = io::BufWriter::with_capacity(1 << 18, writer);
     writer.write_all(&(head.len() as u64).to_be_bytes())?;
     writer.write_all(head)?;
-    let mut builder = tar::Builder::new(writer);
-    builder.follow_symlinks(false);
-    for (number, (directory, ignored)) in directories.iter().enumerate() {
-        let of = |e: io::Error, path: &Path| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        let top = PathBuf::from(number.to_string());
-        builder.append_dir(&top, directory).map_err(|e| of(e, directory))?;
-        let tree = Tree::directory(directory).map_err(|e| of(e, directory))?;
-        for found in tree.walk(Path::new(""), ignored).map_err(|e| of(e, directory))? {
-            let found = found.map_err(|e| of(e, directory))?;
-            let (path, name) = (directory.join(&found.path), top.join(&found.path));
-            let added = match found.kind() {
-                // A socket is a process's, and no file.
-                nix::sys::stat::SFlag::S_IFSOCK => Ok(()),
-                _ if found.is_directory() => builder.append_dir(name, &path),
-                _ => builder.append_path_with_name(&path, name),
-            };
-            match added {
-                // It was there a moment ago.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(|e| of(e, &path))?,
-            }
+    write_archive(writer, |builder| {
+        let mut packer = Packer::of_context(builder);
+        for (number, (directory, ignored)) in directories.iter().enumerate() {
+            let of = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", directory.display()));
+            let top = PathBuf::from(number.to_string());
+            let tree = Tree::directory(directory).map_err(of)?;
+            let found = tree.find(Path::new(".")).map_err(of)?;
+            packer.add((tree.root(), Path::new(".")), &found.stat, &top).map_err(of)?;
+            packer.below(&tree, Path::new(""), &top, ignored).map_err(of)?;
         }
-    }
-    builder.into_inner()?.flush()
+        Ok(())
+    })
 }
