@@ -15,11 +15,17 @@ pub fn plain<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let head = stream.fill_buf()?;
     Ok(if head.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(stream))
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    } else if is_zstd(head) {
         Box::new(ZstdFrames::new(stream)?)
     } else {
         Box::new(stream)
     })
+}
+
+/// Whether a stream begins with a zstd frame or a skippable one, which pzstd and seekable zstd have at the front (RFC 8878, sections
+/// 3.1.1 and 3.1.2).
+fn is_zstd(head: &[u8]) -> bool {
+    matches!(head, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 /// As [`plain`], and bzip2 and xz besides: what ADD takes apart.
@@ -56,6 +62,20 @@ mod tests {
         claimed.extend([0; 64]);
         let refused = io::copy(&mut plain_of_any(&claimed[..]).unwrap(), &mut io::sink()).unwrap_err();
         assert!(refused.to_string().contains("mem"), "{refused}");
+    }
+
+    #[test]
+    fn a_zstd_stream_may_begin_with_a_skippable_frame() {
+        let content = zstd::bulk::compress(b"content", 1).unwrap();
+        for magic in [0x50, 0x5f] {
+            let skippable = [&[magic, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4], &content[..]].concat();
+            let mut text = String::new();
+            plain_of_any(&skippable[..]).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "content");
+        }
+        let mut bytes = Vec::new();
+        plain_of_any(&b"\x60\x2a\x4d\x18 is none"[..]).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"\x60\x2a\x4d\x18 is none");
     }
 
     /// The output of pbzip2: a stream for each piece.

@@ -1,5 +1,7 @@
-//! The image's content at a mount point, copied into a volume that is still empty: names, modes, owners, times, links.
+//! The image's content at a mount point, copied into a volume that is still empty: names, modes, owners, times, symlinks, and what
+//! a file has of extended attributes.
 
+use crate::sys::attributes::CopiedAttributes;
 use crate::sys::regular::copy_with_holes;
 use crate::sys::{self, Beneath};
 use nix::dir::Dir;
@@ -62,7 +64,7 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let stat = fstat(from)?;
     fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
-    Ok(())
+    CopiedAttributes::of(from)?.set_on(to)
 }
 
 fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
@@ -88,7 +90,7 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
             futimens(&target, &accessed(&stat), &modified(&stat))?;
         }
         SFlag::S_IFREG => {
-            let source = openat(from, name, OFlag::O_RDONLY | safe, Mode::empty())?;
+            let source = File::from(openat(from, name, OFlag::O_RDONLY | safe, Mode::empty())?);
             let unnamed = openat(to, ".", OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o600));
             let has_name = unnamed.is_err();
             let mut target = match unnamed {
@@ -96,9 +98,11 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
                 // A file system that has no files without a name.
                 Err(_) => File::from(open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?),
             };
-            copy_with_holes(&File::from(source), &mut target, || Ok(()))?;
+            copy_with_holes(&source, &mut target, || Ok(()))?;
             own(target.as_fd(), &stat)?;
             fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
+            // After the owner: a change of it takes capabilities away.
+            CopiedAttributes::of(&source)?.set_on(&target)?;
             futimens(&target, &accessed(&stat), &modified(&stat))?;
             if !has_name {
                 match linkat(&target, c"", to, name, AtFlags::AT_EMPTY_PATH) {

@@ -1,5 +1,6 @@
 //! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
 
+pub mod attributes;
 pub mod beneath;
 pub mod blocking;
 pub mod disk_usage;

@@ -11,6 +11,7 @@ mod cluster_access;
 mod cluster_unhappy;
 mod commands;
 mod concurrency;
+mod copies;
 mod crashes;
 mod dependencies;
 mod destinations;

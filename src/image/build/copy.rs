@@ -1,33 +1,24 @@
-//! COPY and ADD: what is copied (for the cache's key), and the copying into a layer that is being made.
-//!
-//! The layer is an overlay's upper directory and everything is written through the mount: the kernel resolves symlinks within the
-//! root, and copies up the directories that are written into, with owner and mode.
+//! COPY and ADD: what is copied, and the digest of it for the cache's key. [`apply`] copies it into a layer.
 
+mod links;
 mod mode;
+mod write;
 
-use super::files::{ContentDigests, FoundFile, Tree, reading};
-use super::given_up::{self, GivenUpReader};
+use super::files::{ContentDigests, FoundFile, Tree, digest_of_attributes, reading};
+use super::given_up;
 use super::ignore::{self, Pattern, Patterns};
 use crate::image::entries::Entries;
-use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
-use crate::sys::beneath::place_beneath;
-use crate::sys::node::FoundNode;
-use crate::sys::regular::{copy_with_holes, open_regular};
-use crate::sys::{self, Beneath};
+use crate::printable;
+use crate::sys::attributes::CopiedAttributes;
+use crate::sys::regular::open_regular;
 pub use mode::ModeChange;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, mknodat, utimensat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
+use nix::sys::stat::SFlag;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+pub use write::{apply, make_directory};
 
 /// A COPY or ADD, everything expanded.
 #[derive(Debug, Clone, Default)]
@@ -107,11 +98,11 @@ impl CopySelection {
     }
 }
 
-/// Finds what the sources name.
+/// Finds what the sources name. `within` names the tree in messages, as in `the stage x`.
 ///
 /// # Errors
 /// When a source matches nothing.
-pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<CopySelection, ImageError> {
+pub fn select(copy: &Copy, tree: &Tree, within: &str, ignored: &Patterns) -> Result<CopySelection, ImageError> {
     let mut all = CopySelection { sources: Vec::new(), ignored: ignored.clone(), excluded: Patterns::of(&copy.exclude) };
     for source in &copy.sources {
         // `--parents` keeps what is behind `/./`.
@@ -122,10 +113,7 @@ pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<CopySelect
         let bases = matching(&source, tree, ignored)?;
         // A pattern may match nothing, as with Docker.
         if bases.is_empty() && !ignore::is_pattern(&source) {
-            return Err(ImageError::Build(format!(
-                "`{source}` matches nothing in the build context{}",
-                if ignored.is_empty() { "" } else { " (or .dockerignore leaves it out)" }
-            )));
+            return Err(ImageError::Build(nothing_at(&source, tree, within, ignored)));
         }
         for base in bases {
             let name = if copy.parents { base.components().skip(left_out).collect() } else { PathBuf::new() };
@@ -133,6 +121,19 @@ pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<CopySelect
         }
     }
     Ok(all)
+}
+
+/// Says that a source is not there, and what is there instead.
+fn nothing_at(source: &str, tree: &Tree, within: &str, ignored: &Patterns) -> String {
+    let clean = inside(source);
+    if tree.find(&clean).is_err()
+        && let Ok(target) = tree.link_target(&clean)
+    {
+        let target = printable::line(&target.to_string_lossy()).into_owned();
+        return format!("`{source}` is a symlink to `{target}`, which is not in {within}");
+    }
+    let ignored = if ignored.is_empty() { "" } else { " (or .dockerignore leaves it out)" };
+    format!("`{source}` matches nothing in {within}{ignored}")
 }
 
 /// The files at one path; `kept_name` is the part of it that `--parents` keeps.
@@ -204,7 +205,10 @@ fn is_archive(tree: &Tree, found: &FoundFile) -> io::Result<bool> {
     Ok(Entries::new(plain).begin())
 }
 
-/// The digest of what is copied: names, kinds, modes and contents, not times.
+/// Stands in a key before extended attributes. No name has a NUL, so it is not taken for one.
+const ATTRIBUTES: &[u8] = b"\0attributes";
+
+/// The digest of what is copied: names, kinds, modes, contents and extended attributes, not times.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -230,7 +234,22 @@ pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &Con
                 feed(&stat.st_gid.to_le_bytes());
             }
             match item.found.kind() {
-                SFlag::S_IFREG => feed(&contents.digest(tree, &item.found).map_err(reading(&item.found.path))?),
+                SFlag::S_IFREG => {
+                    let file = contents.digest(tree, &item.found).map_err(reading(&item.found.path))?;
+                    feed(&file.content);
+                    if let Some(attributes) = &file.attributes {
+                        feed(ATTRIBUTES);
+                        feed(&attributes[..]);
+                    }
+                }
+                SFlag::S_IFDIR => {
+                    feed(&stat.st_rdev.to_le_bytes());
+                    let attributes = if root_of_directory { None } else { directory_attributes(tree, &item.found)? };
+                    if let Some(attributes) = attributes {
+                        feed(ATTRIBUTES);
+                        feed(&attributes[..]);
+                    }
+                }
                 SFlag::S_IFLNK => feed(tree.link_target(&item.found.path).map_err(reading(&item.found.path))?.as_bytes()),
                 _ => feed(&stat.st_rdev.to_le_bytes()),
             }
@@ -239,190 +258,10 @@ pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &Con
     Ok(data_encoding::HEXLOWER.encode(&hash.finalize()))
 }
 
-/// Copies into a layer, by its overlay's root. `seconds` is the time of what is made beside the copies.
-///
-/// # Errors
-/// The disk's, or a destination that is a file where a directory is needed.
-pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
-    let wanted = Path::new(&copy.destination);
-    let writer = Copier { copy, tree, root, selected };
-    let several = copy.sources.len() > 1 || selected.count() > 1;
-    let into = copy.destination.ends_with('/')
-        || copy.destination.ends_with("/.")
-        || several
-        || copy.parents
-        || writer.is_directory(wanted);
-    let failed = |e: io::Error| match e.raw_os_error() {
-        Some(libc::ENOTDIR | libc::EEXIST) => {
-            ImageError::Build(format!("`{}` is a file in the image, not a directory", wanted.display()))
-        }
-        _ => ImageError::store(format!("copying to {}", wanted.display()))(e),
-    };
-    // A symlink in the destination's place stays: the file is written to where it leads (`Copy` of tonistiigi/fsutil).
-    let resolved = match into {
-        true => wanted.to_path_buf(),
-        false => Path::new("/").join(place_beneath(root, relative(wanted)).map_err(failed)?.path),
-    };
-    for selection in &selected.sources {
-        let result =
-            if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, &resolved, into) };
-        result.map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
-}
-
-struct Copier<'a> {
-    copy: &'a Copy,
-    tree: &'a Tree,
-    root: BorrowedFd<'a>,
-    selected: &'a CopySelection,
-}
-
-impl Copier<'_> {
-    fn selection(&self, selection: &Selected, wanted: &Path, into: bool) -> io::Result<()> {
-        if selection.directory || into {
-            let top = self.make_directory(wanted)?;
-            drop(top);
-        } else if let Some(parent) = wanted.parent() {
-            self.make_directory(parent)?;
-        }
-        // The directories that it is in: what is made in one changes its time.
-        let mut within: Vec<(PathBuf, TimeSpec)> = Vec::new();
-        for item in self.selected.items(selection, self.tree)? {
-            given_up::check()?;
-            let item = item?;
-            let place = match (selection.directory || into, item.name == Path::new("")) {
-                (true, true) => continue,
-                (true, false) => wanted.join(&item.name),
-                (false, _) => wanted.to_path_buf(),
-            };
-            while let Some((left, time)) = within.pop_if(|(directory, _)| !place.starts_with(directory)) {
-                self.set_time(&left, time)?;
-            }
-            self.item(&item, &place)?;
-            if item.found.is_directory() {
-                within.push((place, TimeSpec::new(item.found.stat.st_mtime, item.found.stat.st_mtime_nsec)));
-            }
-        }
-        within.into_iter().rev().try_for_each(|(left, time)| self.set_time(&left, time))
-    }
-
-    fn set_time(&self, place: &Path, time: TimeSpec) -> io::Result<()> {
-        let (parent, name) = self.parent_of(place)?;
-        match openat(&parent, &name, DIRECTORY, Mode::empty()) {
-            // A symlink that stayed.
-            Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => Ok(()),
-            made => Ok(futimens(made?, &time, &time)?),
-        }
-    }
-
-    /// Whether there is a directory in the image, symlinks followed.
-    fn is_directory(&self, path: &Path) -> bool {
-        sys::open_beneath(self.root, relative(path), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).is_ok()
-    }
-
-    /// The directory of a path and its name in it; what is missing of the directory is made.
-    fn parent_of(&self, place: &Path) -> io::Result<(OwnedFd, PathBuf)> {
-        let parent = self.make_directory(place.parent().unwrap_or(Path::new("/")))?;
-        Ok((parent, PathBuf::from(place.file_name().unwrap_or_default())))
-    }
-
-    fn item(&self, item: &Item, place: &Path) -> io::Result<()> {
-        let (parent, name) = self.parent_of(place)?;
-        let stat = &item.found.stat;
-        let existing = fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .ok()
-            .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
-        let directory = item.found.is_directory();
-        let keeps = directory && existing == Some(SFlag::S_IFDIR);
-        // What goes into a directory goes where a symlink in its place leads (/lib of a merged /usr), which stays as it is.
-        if directory && existing == Some(SFlag::S_IFLNK) && self.is_directory(place) {
-            return Ok(());
-        }
-        match existing {
-            Some(SFlag::S_IFDIR) if !directory => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
-            Some(kind) if kind != SFlag::S_IFDIR => unlinkat(&parent, &name, UnlinkatFlags::NoRemoveDir)?,
-            _ => {}
-        }
-        let mut mode = stat.st_mode & 0o7777;
-        if let Some(change) = &self.copy.mode {
-            mode = change.apply(mode, directory);
-        }
-        let mode = Mode::from_bits_truncate(mode);
-        let own = if self.copy.keep_owner { (stat.st_uid, stat.st_gid) } else { (0, 0) };
-        let (uid, gid) = self.copy.owner.unwrap_or(own);
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-        // Owner before mode, since a change of owner clears setuid; both by what was made, not by its name.
-        let attributes = |made: &File| -> io::Result<()> {
-            fchown(made, Some(uid), Some(gid))?;
-            fchmod(made, mode)?;
-            Ok(futimens(made, &time, &time)?)
-        };
-        match item.found.kind() {
-            SFlag::S_IFREG => {
-                let from = open_regular(self.tree.root(), &item.found.path)?;
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let mut to = File::from(openat(&parent, &name, flags, Mode::from_bits_truncate(0o600))?);
-                copy_with_holes(&from, &mut to, given_up::check)?;
-                attributes(&to)
-            }
-            SFlag::S_IFLNK => {
-                symlinkat(Path::new(&self.tree.link_target(&item.found.path)?), &parent, &name)?;
-                fchownat(&parent, &name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                Ok(utimensat(&parent, &name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
-            }
-            SFlag::S_IFDIR => {
-                if !keeps {
-                    mkdirat(&parent, &name, Mode::from_bits_truncate(0o700))?;
-                }
-                attributes(&File::from(openat(&parent, &name, DIRECTORY, Mode::empty())?))
-            }
-            kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
-                mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?;
-                let node = FoundNode::made(&parent, &name, kind, stat.st_rdev)?;
-                node.set_owner(uid, gid)?;
-                node.set_mode(mode)?;
-                node.set_time(time)
-            }
-            // A socket is of a process.
-            _ => Ok(()),
-        }
-    }
-
-    /// Opens a directory, symlinks followed within the root; what is missing of it is made, owned as the copies are.
-    fn make_directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        make_directory(self.root, path, self.copy.owner.unwrap_or((0, 0)))
-    }
-
-    fn extract(&self, selection: &Selected, wanted: &Path) -> io::Result<()> {
-        let directory = self.make_directory(wanted)?;
-        let readable = openat(&directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        for item in self.selected.items(selection, self.tree)? {
-            let item = item?;
-            let file = open_regular(self.tree.root(), &item.found.path)?;
-            let plain = GivenUpReader(compression::plain_of_any(file)?);
-            crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
-}
-
-/// Opens a directory beneath a root, symlinks followed within it, making what is missing with mode 0755.
-///
-/// # Errors
-/// ENOTDIR where a file is in the way.
-pub fn make_directory(root: BorrowedFd<'_>, path: &Path, owner: (u32, u32)) -> io::Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match sys::open_beneath(root, relative(path), flags, 0, Beneath::AsRoot) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => return other,
-    }
-    make_directories(root, relative(path), |made| Ok(fchown(made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?))
+fn directory_attributes(tree: &Tree, found: &FoundFile) -> Result<Option<Box<[u8; 32]>>, ImageError> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let attributes = tree.open(&found.path, flags).and_then(CopiedAttributes::of).map_err(reading(&found.path))?;
+    Ok(digest_of_attributes(&attributes))
 }
 
 #[cfg(test)]
@@ -441,10 +280,13 @@ mod tests {
         let tree = Tree::directory(&context).expect("tree");
         let of = |source: &str| {
             let copy = Copy { sources: vec![source.into()], destination: "/x".into(), ..Copy::default() };
-            select(&copy, &tree, &Patterns::default())
+            select(&copy, &tree, "the build context", &Patterns::default())
                 .map(|selected| selected.sources.into_iter().map(|source| source.found.path).collect::<Vec<_>>())
         };
         assert!(of("../secret").is_err() && of("out").is_err());
+        let why = |source: &str| of(source).expect_err(source).to_string();
+        assert!(why("gone").contains("`gone` matches nothing in the build context"), "{}", why("gone"));
+        assert!(why("out").contains("`out` is a symlink to `../secret`, which is not in the build context"), "{}", why("out"));
         assert_eq!(of("abs").expect("inside"), [PathBuf::from("a")]);
         assert_eq!(of("/sub/../a").expect("inside"), [PathBuf::from("a")]);
         assert_eq!(of("[ab]").expect("pattern"), [PathBuf::from("a")]);

@@ -5,6 +5,7 @@ use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::ImageError;
 use crate::runtime::overlay;
+use crate::sys::attributes::CopiedAttributes;
 use crate::sys::beneath::{PlaceBeneath, place_beneath};
 use crate::sys::regular::{open_regular, read_regular};
 use crate::sys::{self, Beneath};
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -125,12 +127,34 @@ impl Tree {
     }
 }
 
-/// Files whose digests are remembered, in some 20 MB.
+/// Files whose digests are remembered, in some 25 MB.
 const MAX_KNOWN: usize = 200_000;
 
-/// Digests of files' contents, remembered by what changes when a content does.
+/// Digests of files' contents and extended attributes, remembered by what changes when these do.
 #[derive(Debug, Default)]
-pub struct ContentDigests(Mutex<HashMap<FileIdentity, [u8; 32]>>);
+pub struct ContentDigests(Mutex<HashMap<FileIdentity, FileDigest>>);
+
+/// The digests of one file.
+#[derive(Debug, Clone)]
+pub struct FileDigest {
+    pub content: [u8; 32],
+    /// Of the extended attributes that a copy has, where there are any.
+    pub attributes: Option<Box<[u8; 32]>>,
+}
+
+/// The digest of extended attributes; none where there are none.
+#[must_use]
+pub fn digest_of_attributes(attributes: &CopiedAttributes) -> Option<Box<[u8; 32]>> {
+    if attributes.is_empty() {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    for part in attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    Some(Box::new(hash.finalize().into()))
+}
 
 /// A file as it was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,7 +168,7 @@ struct FileIdentity {
 impl ContentDigests {
     /// # Errors
     /// When the file cannot be read.
-    pub fn digest(&self, tree: &Tree, found: &FoundFile) -> io::Result<[u8; 32]> {
+    pub fn digest(&self, tree: &Tree, found: &FoundFile) -> io::Result<FileDigest> {
         let stat = &found.stat;
         let identity = FileIdentity {
             device: stat.st_dev,
@@ -153,12 +177,13 @@ impl ContentDigests {
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         };
         if let Some(known) = self.lock().get(&identity) {
-            return Ok(*known);
+            return Ok(known.clone());
         }
         let file = open_regular(tree.root(), &found.path)?;
+        let attributes = digest_of_attributes(&CopiedAttributes::of(&file)?);
         let mut hash = Sha256::new();
         io::copy(&mut io::BufReader::with_capacity(1 << 17, GivenUpReader(file)), &mut hash)?;
-        let digest: [u8; 32] = hash.finalize().into();
+        let digest = FileDigest { content: hash.finalize().into(), attributes };
         // A file that was changed within a clock tick could change again without another time.
         let settled = jiff::Timestamp::now().as_second() > stat.st_ctime + 1;
         if settled {
@@ -166,12 +191,12 @@ impl ContentDigests {
             if known.len() >= MAX_KNOWN {
                 known.clear();
             }
-            known.insert(identity, digest);
+            known.insert(identity, digest.clone());
         }
         Ok(digest)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileIdentity, [u8; 32]>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileIdentity, FileDigest>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

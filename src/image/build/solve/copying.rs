@@ -14,6 +14,8 @@ const SILENCE: Duration = Duration::from_secs(120);
 /// The files that one instruction copies from one source.
 struct CopySource {
     tree: Arc<Tree>,
+    /// The tree's name in messages.
+    within: String,
     copy: Copy,
     ignored: Patterns,
     /// Stands for the content in the step's key, where there is something that does.
@@ -61,13 +63,15 @@ impl Solver {
         if !wanted.sources.is_empty() {
             let from = flag(step, "from").map(|from| self.expand(step, state, from)).transpose()?;
             let (tree, ignored) = self.tree(from.as_deref(), step).await?;
-            sources.push(CopySource { tree, copy: wanted.clone(), ignored, identity: None });
+            let within = self.name_of_tree(from.as_deref());
+            sources.push(CopySource { tree, within, copy: wanted.clone(), ignored, identity: None });
         }
         if let Some(draft) = &fetched.draft {
             let tree = Tree::directory(&draft.diff()).map_err(keeping())?;
             // What comes from a URL is a file, never an archive to take apart.
             let copy = Copy { sources: std::mem::take(&mut fetched.names), extract: false, ..wanted };
-            sources.push(CopySource { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
+            let within = "what was fetched".into();
+            sources.push(CopySource { tree: Arc::new(tree), within, copy, ignored: Patterns::default(), identity: None });
         }
         let done = self.copy_from(state, step, sources).await;
         drop(fetched);
@@ -150,7 +154,8 @@ impl Solver {
         let copy = Copy { sources: vec!["/.".into()], extract: false, ..wanted.clone() };
         // The commit stands for the content: git's own files are never twice the same.
         let identity = Some(format!("git {commit} {directory} {keep}"));
-        Ok(CopySource { tree, copy, ignored: Patterns::default(), identity })
+        let within = "the repository".into();
+        Ok(CopySource { tree, within, copy, ignored: Patterns::default(), identity })
     }
 
     /// Downloads a file that ADD names.
@@ -178,8 +183,8 @@ impl Solver {
         let this = self.clone();
         let selected = blocking(move || {
             let mut all = Vec::new();
-            for CopySource { tree, copy, ignored, identity } in sources {
-                let items = copy::select(&copy, &tree, &ignored)?;
+            for CopySource { tree, within, copy, ignored, identity } in sources {
+                let items = copy::select(&copy, &tree, &within, &ignored)?;
                 let digest = match identity {
                     Some(identity) => identity,
                     None => copy::digest(&copy, &items, &tree, this.host.contents())?,

@@ -300,10 +300,10 @@ impl Solver {
         let (tree, ignored) = self.tree(mount.from.as_deref(), step).await?;
         let source = if mount.source.is_empty() { "/".to_string() } else { mount.source.clone() };
         let copy = Copy { sources: vec![source.clone()], destination: "/".into(), keep_owner: true, ..Copy::default() };
-        let this = self.clone();
+        let (this, within) = (self.clone(), self.name_of_tree(mount.from.as_deref()));
         // A copy stands in for the tree: what the command writes goes nowhere, and the key is the content's.
         let (draft, digest, name) = blocking(move || {
-            let items = copy::select(&copy, &tree, &ignored)?;
+            let items = copy::select(&copy, &tree, &within, &ignored)?;
             let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
             let draft = this.host.store().draft()?;
             let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;

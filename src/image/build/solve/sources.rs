@@ -67,6 +67,17 @@ impl Solver {
         Ok((tree, commit))
     }
 
+    /// What COPY and mounts read from, as messages name it.
+    pub(super) fn name_of_tree(&self, from: Option<&str>) -> String {
+        let Some(from) = from else { return "the build context".into() };
+        let context = self.request.contexts.get(from);
+        if context.is_some_and(|context| GitRef::parse(context).is_some() || !context.contains("://")) {
+            return format!("the context `{from}`");
+        }
+        let kind = if self.stages.find(from).is_some() { "stage" } else { "image" };
+        format!("the {kind} `{from}`")
+    }
+
     /// Where COPY and mounts read from: the context, a stage, a named context, an image.
     pub(super) async fn tree(
         self: &Arc<Self>,
