@@ -90,7 +90,18 @@ fn copies_have_the_extended_attributes_of_their_sources() {
     add_capable(&stack.path("context/capable.tar"), &stack);
     build().ok();
     let effective = stack
-        .wharf(&["container", "run", "--rm", "--network", "none", "copied:1", "/kept/busybox", "grep", "CapEff", "/proc/self/status"])
+        .wharf(&[
+            "container",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "copied:1",
+            "/kept/busybox",
+            "grep",
+            "CapEff",
+            "/proc/self/status",
+        ])
         .ok();
     assert!(effective.contains("0000000000000400"), "{effective}");
 }
