@@ -51,14 +51,31 @@ impl CopiedAttributes {
             let Some(value) = file.get_xattr(&name)? else { continue };
             bytes += name.len() + value.len();
             if bytes > MAX_ATTRIBUTES {
-                return Err(io::Error::other(format!(
-                    "the extended attributes of one file have more than {MAX_ATTRIBUTES} bytes: remove some with `setfattr -x`"
-                )));
+                return Err(too_many());
             }
             all.push((name, value));
         }
         all.sort_unstable();
         Ok(CopiedAttributes(all))
+    }
+
+    /// Those that somebody says a file has: what a copy never has is left out.
+    ///
+    /// # Errors
+    /// Where they have more than [`MAX_ATTRIBUTES`] bytes.
+    pub fn given<'a>(names_and_values: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> io::Result<Self> {
+        let all = names_and_values.into_iter().map(|(name, value)| (OsStr::from_bytes(name), value));
+        let mut all: Vec<_> =
+            all.filter(|(name, _)| is_copied(name)).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        all.sort_unstable();
+        let all = CopiedAttributes(all);
+        if all.bytes() > MAX_ATTRIBUTES { Err(too_many()) } else { Ok(all) }
+    }
+
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// Those of a file whose mode is not the source's: an access list has a mode of its own, and would bring it back.
@@ -93,6 +110,12 @@ impl CopiedAttributes {
         }
         Ok(())
     }
+}
+
+fn too_many() -> io::Error {
+    io::Error::other(format!(
+        "the extended attributes of one file have more than {MAX_ATTRIBUTES} bytes: remove some with `setfattr -x`"
+    ))
 }
 
 /// Whether a copy has the attribute of this name.

@@ -279,5 +279,6 @@ fn stat_of(walk: &Walk<'_>, found: &crate::image::build::files::FoundFile) -> io
         size: if kind == 0 { of.st_size } else { 0 },
         mod_time: of.st_mtime.saturating_mul(1_000_000_000).saturating_add(of.st_mtime_nsec),
         linkname,
+        attributes: Vec::new(),
     }))
 }

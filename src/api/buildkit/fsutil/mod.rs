@@ -23,7 +23,16 @@ pub(super) mod go_mode {
     pub const SPECIAL: [(u32, u32); 3] = [(SETUID, 0o4000), (SETGID, 0o2000), (STICKY, 0o1000)];
 }
 
-/// A file. What is not used of it is not kept: owners, devices, extended attributes.
+/// An extended attribute, an entry of a map.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SentAttribute {
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// A file. What is not used of it is not kept: owners and devices.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Stat {
     #[prost(bytes = "vec", tag = "1")]
@@ -40,6 +49,8 @@ pub struct Stat {
     pub mod_time: i64,
     #[prost(bytes = "vec", tag = "7")]
     pub linkname: Vec<u8>,
+    #[prost(message, repeated, tag = "10")]
+    pub attributes: Vec<SentAttribute>,
 }
 
 /// What is sent, in both directions.
@@ -77,7 +88,9 @@ mod tests {
         };
         let packet = published::Packet { r#type: PacketType::PacketStat.into(), stat: Some(stat), id: 7, data: vec![8] };
         let read = Packet::decode(packet.encode_to_vec().as_slice()).expect("a packet");
-        let stat = Stat { path: "ä/b".into(), mode: 0o644, uid: 1, gid: 2, size: 3, mod_time: -4, linkname: b"c".to_vec() };
+        let attributes = vec![SentAttribute { name: b"user.x".to_vec(), value: vec![0xff] }];
+        let stat =
+            Stat { path: "ä/b".into(), mode: 0o644, uid: 1, gid: 2, size: 3, mod_time: -4, linkname: b"c".to_vec(), attributes };
         assert_eq!(read, Packet { r#type: 0, stat: Some(stat), id: 7, data: vec![8] });
         let odd = Packet { stat: Some(Stat { path: vec![b'x', 0xff], ..Stat::default() }), ..Packet::default() };
         assert_eq!(Packet::decode(odd.encode_to_vec().as_slice()), Ok(odd));

@@ -3,6 +3,7 @@
 
 use super::{Packet, PacketType, Stat, go_mode};
 use crate::printable;
+use crate::sys::attributes::CopiedAttributes;
 use crate::sys::{Beneath, open_beneath};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
@@ -20,7 +21,7 @@ use std::path::{Component, Path, PathBuf};
 pub const AT_ONCE: usize = 32;
 /// Entries of a directory, with all that is below it.
 const MAX_ENTRIES: u32 = 2_000_000;
-/// Bytes of the names that wait for their content.
+/// Bytes of the names and extended attributes that wait for their content.
 const MAX_WAITING: usize = 32 << 20;
 /// Bytes that one entry which waits takes besides its name.
 const ENTRY: usize = 48;
@@ -46,6 +47,7 @@ struct Arriving {
     file: File,
     path: PathBuf,
     time: TimeSpec,
+    attributes: CopiedAttributes,
 }
 
 /// A file whose content is to be asked for.
@@ -53,6 +55,7 @@ struct Awaited {
     id: u32,
     path: PathBuf,
     time: i64,
+    attributes: CopiedAttributes,
 }
 
 /// A directory that is being written.
@@ -147,6 +150,10 @@ impl Writer {
         let Some((_, directory)) = &self.parent else { return Err(refuse("it has no directory")) };
         let name = Path::new(name);
         let (time, mode) = (time_of(stat.mod_time), mode_of(stat.mode));
+        let given = stat.attributes.iter().map(|one| (one.name.as_slice(), one.value.as_slice()));
+        let attributes = CopiedAttributes::given(given).map_err(|e| refuse(&e.to_string()))?;
+        let set =
+            |made: &OwnedFd| attributes.set_on(made).map_err(|source| WriteError::Write { path: shown(&stat.path), source });
         match stat.mode & go_mode::TYPE {
             0 if !stat.linkname.is_empty() => self.hard_link(&stat, directory.as_fd(), name)?,
             0 => {
@@ -154,18 +161,22 @@ impl Writer {
                 let file = openat(directory, name, flags, Mode::from_bits_truncate(0o600)).map_err(failed)?;
                 fchmod(&file, mode).map_err(failed)?;
                 if stat.size <= 0 {
+                    set(&file)?;
                     return futimens(&file, &time, &time).map_err(failed);
                 }
-                self.waiting_bytes += path.as_os_str().len() + ENTRY;
+                // What is written to a file takes its capabilities away: they are set at its end.
+                self.waiting_bytes += path.as_os_str().len() + attributes.bytes() + ENTRY;
                 if self.waiting_bytes > MAX_WAITING {
                     return Err(refuse("there are too many files: leave some out with a .dockerignore"));
                 }
-                self.waiting.push_back(Awaited { id, path, time: stat.mod_time });
+                self.waiting.push_back(Awaited { id, path, time: stat.mod_time, attributes });
             }
             go_mode::DIRECTORY => {
                 mkdirat(directory, name, Mode::from_bits_truncate(0o700)).map_err(failed)?;
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                fchmod(&openat(directory, name, flags, Mode::empty()).map_err(failed)?, mode).map_err(failed)?;
+                let made = openat(directory, name, flags, Mode::empty()).map_err(failed)?;
+                fchmod(&made, mode).map_err(failed)?;
+                set(&made)?;
                 self.open_directories.push((path, time));
             }
             go_mode::SYMLINK => {
@@ -219,11 +230,11 @@ impl Writer {
 
     /// Opens a file for the content that is asked for.
     fn begin(&mut self, next: Awaited) -> Result<(), WriteError> {
-        self.waiting_bytes -= next.path.as_os_str().len() + ENTRY;
+        self.waiting_bytes -= next.path.as_os_str().len() + next.attributes.bytes() + ENTRY;
         let file = open_beneath(self.root.as_fd(), &next.path, libc::O_WRONLY | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks)
             .map_err(|source| WriteError::Write { path: shown(next.path.as_os_str().as_bytes()), source })?;
         let time = time_of(next.time);
-        self.arriving.insert(next.id, Arriving { file: file.into(), path: next.path, time });
+        self.arriving.insert(next.id, Arriving { file: file.into(), path: next.path, time, attributes: next.attributes });
         Ok(())
     }
 
@@ -235,6 +246,7 @@ impl Writer {
         if !data.is_empty() {
             return arriving.file.write_all(data).map_err(failed);
         }
+        arriving.attributes.set_on(&arriving.file).map_err(failed)?;
         futimens(&arriving.file, &arriving.time, &arriving.time).map_err(|e| failed(e.into()))?;
         self.arriving.remove(&id);
         Ok(())
@@ -317,6 +329,44 @@ mod tests {
         );
         assert_eq!((at("a").permissions().mode() & 0o7777, at("a").mtime()), (0o751, 5));
         assert_eq!(std::fs::read_link(outer.path().join("symlink")).expect("a link"), Path::new("../../x"));
+    }
+
+    #[test]
+    fn files_have_the_extended_attributes_that_are_sent() {
+        use crate::api::buildkit::fsutil::SentAttribute;
+        // CAP_NET_BIND_SERVICE, permitted and effective.
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let outer = tempfile::tempdir().expect("a directory");
+        let with = |path: &str, mode: u32, size: i64| {
+            let mut packet = stat(path, mode, size, "");
+            packet.stat.as_mut().expect("it").attributes = ["user.a", "trusted.overlay.opaque", "user.overlay.opaque"]
+                .map(|name| SentAttribute { name: name.into(), value: b"y".to_vec() })
+                .into();
+            packet
+        };
+        let mut tool = with("d/tool", 0o755, 1);
+        let given = &mut tool.stat.as_mut().expect("it").attributes;
+        given.push(SentAttribute { name: b"security.capability".to_vec(), value: capability.to_vec() });
+        let packets = [
+            vec![with("d", go_mode::DIRECTORY | 0o755, 0), with("d/empty", 0o644, 0), tool.clone()],
+            ended(),
+            vec![packet(PacketType::PacketData, 2, b"x"), packet(PacketType::PacketData, 2, b"")],
+            vec![packet(PacketType::PacketFin, 0, b"")],
+        ];
+        write(outer.path(), packets.concat()).expect("written");
+        let names = |path: &str| {
+            let names = xattr::list(outer.path().join(path)).expect(path);
+            let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+            names.retain(|name| name != "security.selinux");
+            names.sort();
+            names
+        };
+        assert_eq!((names("d"), names("d/empty")), (vec!["user.a".to_string()], vec!["user.a".to_string()]));
+        assert_eq!(names("d/tool"), ["security.capability", "user.a"]);
+        tool.stat.as_mut().expect("it").attributes = vec![SentAttribute { name: b"user.a".to_vec(), value: vec![0; 600_000] }];
+        let root = tempfile::tempdir().expect("a directory");
+        let error = write(root.path(), vec![with("d", go_mode::DIRECTORY | 0o755, 0), tool]).expect_err("too large").to_string();
+        assert!(error.contains("d/tool") && error.contains("524288 bytes"), "{error}");
     }
 
     #[test]
