@@ -17,8 +17,9 @@ demo: build ## WordPress and its database, on http://127.0.0.1:8000
 	@command -v curl >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends curl; }
 	examples/wordpress-mysql/demo $(TARGET)/release/wharf
 
+# What runs in the background of a shell ignores Ctrl-C, and so would all that the tests start.
 test: test-packages ## every test, containers included; as root
-	$(CARGO) test
+	env --default-signal=INT,QUIT,HUP $(CARGO) test
 
 test-clients: build test-packages ## Docker's own clients, fetched in pinned versions, against an engine; as root
 	tests/clients/run target/release/wharf
