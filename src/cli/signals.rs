@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::sys::signals::Disposition;
+use nix::sys::signal::Signal as Passed;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -76,7 +77,7 @@ impl Listener {
     }
 
     /// Whether the signal has come. It is dealt with then.
-    pub fn take(&mut self) -> bool {
+    fn take(&mut self) -> bool {
         self.heard.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
@@ -96,6 +97,14 @@ impl Drop for Listener {
     }
 }
 
+fn listen_to(kind: SignalKind) -> Result<Listener, Failure> {
+    Listener::of(kind).map_err(not_heard)
+}
+
+fn not_heard(error: io::Error) -> Failure {
+    Failure::Message(format!("listening to signals: {error}"))
+}
+
 /// Listens to Ctrl-C and SIGTERM: neither ends the process by itself meanwhile, and none is missed.
 pub struct Signals {
     interrupt: Listener,
@@ -106,8 +115,7 @@ impl Signals {
     /// # Errors
     /// When the kernel has no descriptor or memory left.
     pub fn listen() -> Result<Self, Failure> {
-        let of = |kind| Listener::of(kind).map_err(|e| Failure::Message(format!("listening to signals: {e}")));
-        Ok(Signals { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+        Ok(Signals { interrupt: listen_to(SignalKind::interrupt())?, terminate: listen_to(SignalKind::terminate())? })
     }
 
     pub async fn next(&mut self) -> Signal {
@@ -133,6 +141,60 @@ impl Drop for HeldSignals {
     fn drop(&mut self) {
         self.0.interrupt.take();
         self.0.terminate.take();
+    }
+}
+
+/// The signals that are another process's, from before its start on: none ends this one meanwhile, and none is lost.
+pub struct PassedSignals {
+    interrupt: Listener,
+    terminate: Listener,
+    quit: Listener,
+    hangup: Option<Listener>,
+}
+
+impl PassedSignals {
+    /// # Errors
+    /// When the kernel has no descriptor or memory left.
+    pub fn listen() -> Result<Self, Failure> {
+        Ok(PassedSignals {
+            interrupt: listen_to(SignalKind::interrupt())?,
+            terminate: listen_to(SignalKind::terminate())?,
+            quit: listen_to(SignalKind::quit())?,
+            hangup: None,
+        })
+    }
+
+    /// Passes the end of the session on as well, for a container without a terminal. With one it ends the client: the container
+    /// would outlive its user's window.
+    ///
+    /// # Errors
+    /// As [`PassedSignals::listen`].
+    pub fn with_hangup(mut self) -> Result<Self, Failure> {
+        self.hangup = Listener::unless_ignored(SignalKind::hangup()).map_err(not_heard)?;
+        Ok(self)
+    }
+
+    /// Those that have come were another listener's.
+    pub fn dismiss(mut self) {
+        for listener in [&mut self.interrupt, &mut self.terminate, &mut self.quit] {
+            listener.take();
+        }
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Passed {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.interrupt.next() => Passed::SIGINT,
+            () = self.terminate.next() => Passed::SIGTERM,
+            () = hangup => Passed::SIGHUP,
+            () = self.quit.next() => Passed::SIGQUIT,
+        }
     }
 }
 

@@ -290,4 +290,4 @@ fn damaged(why: &str) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

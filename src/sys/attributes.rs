@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use xattr::FileExt;
 
-/// Bytes of all attributes of one file, which are in memory together; an archive takes as many.
+/// Bytes of all attributes of one file, which are in memory together. What is written to an archive is to be read again: an entry's
+/// headers may have twice as many there.
 pub const MAX_ATTRIBUTES: usize = 512 << 10;
 
 const ACCESS_LIST: &str = "system.posix_acl_access";
@@ -41,22 +42,7 @@ impl CopiedAttributes {
     /// The kernel's, and where they have more than [`MAX_ATTRIBUTES`] bytes.
     pub fn of(file: impl AsFd) -> io::Result<Self> {
         let file = AttributeHolder(file.as_fd());
-        let names = match file.list_xattr() {
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(CopiedAttributes::default()),
-            other => other?,
-        };
-        let (mut all, mut bytes) = (Vec::new(), 0);
-        for name in names.filter(|name| is_copied(name)) {
-            // One that was removed meanwhile is none.
-            let Some(value) = file.get_xattr(&name)? else { continue };
-            bytes += name.len() + value.len();
-            if bytes > MAX_ATTRIBUTES {
-                return Err(too_many());
-            }
-            all.push((name, value));
-        }
-        all.sort_unstable();
-        Ok(CopiedAttributes(all))
+        read(file.list_xattr(), |name| file.get_xattr(name), is_copied).map(CopiedAttributes)
     }
 
     /// Those that somebody says a file has: what a copy never has is left out.
@@ -110,6 +96,33 @@ impl CopiedAttributes {
         }
         Ok(())
     }
+}
+
+/// The attributes of a file that are wanted, in the order of their names. A file system that has none is no error.
+///
+/// # Errors
+/// The kernel's, and where they have more than [`MAX_ATTRIBUTES`] bytes.
+pub fn read(
+    names: io::Result<xattr::XAttrs>,
+    get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
+    is_wanted: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let names = match names {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for name in names.filter(|name| is_wanted(name)) {
+        // One that was removed meanwhile is none.
+        let Some(value) = get(&name)? else { continue };
+        bytes += name.len() + value.len();
+        if bytes > MAX_ATTRIBUTES {
+            return Err(too_many());
+        }
+        all.push((name, value));
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 fn too_many() -> io::Error {

@@ -3,11 +3,10 @@
 use crate::api::client::{Client, take_frame};
 use crate::api::detach::{self, DetachKeys};
 use crate::api::followed::{Followed, Piece};
-use crate::cli::signals::{Listener, Signal, signalled};
+use crate::cli::signals::{PassedSignals, Signal, signalled};
 use crate::cli::{Failure, Outcome};
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
-use nix::sys::signal::Signal as Passed;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
@@ -218,65 +217,6 @@ async fn follow_size(client: Client, path: String, tty: bool) {
         }
         if changes.recv().await.is_none() {
             return;
-        }
-    }
-}
-
-/// The signals that are another process's, from before its start on: none ends this one meanwhile, and none is lost.
-pub struct PassedSignals {
-    interrupt: Listener,
-    terminate: Listener,
-    quit: Listener,
-    hangup: Option<Listener>,
-}
-
-impl PassedSignals {
-    /// # Errors
-    /// When the kernel has no descriptor or memory left.
-    pub fn listen() -> Result<Self, Failure> {
-        let of = |kind| Listener::of(kind).map_err(Self::failed);
-        Ok(PassedSignals {
-            interrupt: of(SignalKind::interrupt())?,
-            terminate: of(SignalKind::terminate())?,
-            quit: of(SignalKind::quit())?,
-            hangup: None,
-        })
-    }
-
-    /// Passes the end of the session on as well, for a container without a terminal. With one it ends the client: the container
-    /// would outlive its user's window.
-    ///
-    /// # Errors
-    /// As [`PassedSignals::listen`].
-    pub fn with_hangup(mut self) -> Result<Self, Failure> {
-        self.hangup = Listener::unless_ignored(SignalKind::hangup()).map_err(Self::failed)?;
-        Ok(self)
-    }
-
-    /// Those that have come were another listener's.
-    pub fn dismiss(mut self) {
-        for listener in [&mut self.interrupt, &mut self.terminate, &mut self.quit] {
-            listener.take();
-        }
-    }
-
-    fn failed(error: std::io::Error) -> Failure {
-        Failure::Message(format!("listening to signals: {error}"))
-    }
-
-    /// The next one.
-    pub async fn next(&mut self) -> Passed {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.interrupt.next() => Passed::SIGINT,
-            () = self.terminate.next() => Passed::SIGTERM,
-            () = hangup => Passed::SIGHUP,
-            () = self.quit.next() => Passed::SIGQUIT,
         }
     }
 }

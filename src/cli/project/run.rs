@@ -1,8 +1,8 @@
 //! `wharf run`: a container of its own for one command of a service.
 
 use super::{attach, providers, ps, up};
-use crate::cli::output::terminal::{self, PassedSignals};
-use crate::cli::signals::or_cancelled;
+use crate::cli::output::terminal;
+use crate::cli::signals::{PassedSignals, or_cancelled};
 use crate::cli::{Failure, Global, Outcome, connect, jobs, project, remote};
 use crate::compose::model::{RestartPolicy, Service};
 use crate::compose::{Loaded, dotenv, short, words};

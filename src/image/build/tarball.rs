@@ -7,6 +7,7 @@ use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
 use crate::image::pack::{append_content, has_changed, header_of, with_slash};
 use crate::image::tar_paths::{append_attributes, append_data, append_link, write_archive};
+use crate::sys::attributes;
 use crate::sys::regular::open_regular_at;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstat, utimensat};
@@ -156,10 +157,6 @@ impl<W: Write> TarWriter<'_, W> {
     }
 }
 
-/// Bytes of all extended attributes of one file, which are in memory together. What is written is to be read again
-/// ([`crate::image::entries::MAX_HEADERS`]).
-const MAX_ATTRIBUTES: usize = 512 << 10;
-
 /// Capabilities and the like, in the order of their names; overlayfs's own are about this disk alone.
 ///
 /// # Errors
@@ -168,30 +165,10 @@ pub fn extended_attributes(
     names: io::Result<xattr::XAttrs>,
     get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
 ) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    let names = match names {
-        Ok(names) => names,
-        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let mut all = Vec::new();
-    let mut bytes = 0;
-    for name in names {
-        let text = name.as_bytes();
-        if text.starts_with(b"trusted.overlay.") || text.starts_with(b"user.overlay.") || text == b"security.selinux" {
-            continue;
-        }
-        if let Some(value) = get(&name)? {
-            bytes += name.len() + value.len();
-            if bytes > MAX_ATTRIBUTES {
-                return Err(io::Error::other(format!(
-                    "the extended attributes of one file have more than {MAX_ATTRIBUTES} bytes"
-                )));
-            }
-            all.push((name, value));
-        }
-    }
-    all.sort();
-    Ok(all)
+    attributes::read(names, get, |name| {
+        let name = name.as_bytes();
+        !(name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == b"security.selinux")
+    })
 }
 
 /// Makes the times of a layer no later than one: what was built at another time is then the same.

@@ -42,7 +42,8 @@ fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
     entry(b'x', b"pax", &records.iter().flat_map(|(key, value)| record(key, value)).collect::<Vec<_>>())
 }
 
-fn read(archive: &[u8]) -> io::Result<Vec<(EntryHead, Vec<u8>)>> {
+/// The entries of an archive, and their content.
+pub fn read(archive: &[u8]) -> io::Result<Vec<(EntryHead, Vec<u8>)>> {
     let mut found = Vec::new();
     Entries::new(archive).each(std::convert::identity, |entry| {
         let mut content = Vec::new();

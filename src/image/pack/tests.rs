@@ -1,5 +1,6 @@
 use super::*;
-use crate::image::entries::{Entries, EntryHead, EntryKind};
+use crate::image::entries::EntryKind;
+use crate::image::entries::tests::read;
 use crate::image::tar_paths::write_archive;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -31,17 +32,6 @@ fn packed(path: &Path, of_client: bool, change: &dyn Fn()) -> (io::Result<()>, V
         packer.below(&Tree::directory(path)?, Path::new(""), Path::new("d"), &Patterns::default())
     });
     (packed, out.written)
-}
-
-fn read(archive: &[u8]) -> io::Result<Vec<(EntryHead, Vec<u8>)>> {
-    let mut found = Vec::new();
-    Entries::new(archive).each(std::convert::identity, |entry| {
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content)?;
-        found.push((entry.head.clone(), content));
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 #[test]
