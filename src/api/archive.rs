@@ -27,7 +27,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
         let (worker, subject, own) = (engine.clone(), container.clone(), query.flag("copyUIDGID"));
         let taken = super::images::with_body(request, move |body| {
             let plain = crate::image::compression::plain(body).map_err(ImageError::store("reading the archive".into()))?;
-            Ok(worker.files.write(&subject, &path, plain, own))
+            Ok(worker.files().write(&subject, &path, plain, own))
         });
         taken.await??;
         engine.containers.emit(&container, "extract-to-dir", &[]);
@@ -35,19 +35,19 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     }
     if method == Method::DELETE {
         let engine = engine.clone();
-        reply::archive_work(move || engine.files.remove(&container, &path)).await?;
+        reply::archive_work(move || engine.files().remove(&container, &path)).await?;
         return reply::empty(204);
     }
     let (worker, asked, subject) = (engine.clone(), path.clone(), container.clone());
     // It is looked at beside the archives: the answer to HEAD has no words for that there are too many of those.
-    let looking = tokio::task::spawn_blocking(move || ask(|| Ok(worker.files.stat(&subject, &asked))));
+    let looking = tokio::task::spawn_blocking(move || ask(|| Ok(worker.files().stat(&subject, &asked))));
     let stat = looking.await.map_err(EngineError::from)?.map_err(EngineError::io(format!("looking at {path}")))??;
     let mut response = if method == Method::HEAD {
         reply::empty(200)?
     } else {
         engine.containers.emit(&container, "archive-path", &[]);
         let engine = engine.clone();
-        reply::written(query, "application/x-tar", move |out| engine.files.read(&container, &path, out))?
+        reply::written(query, "application/x-tar", move |out| engine.files().read(&container, &path, out)).await?
     };
     let encoded = base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&described(&stat)).unwrap_or_default());
     if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
@@ -56,11 +56,11 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     Ok(response)
 }
 
-pub fn export(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
+pub async fn export(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id)?;
     engine.containers.emit(&container, "export", &[]);
     let engine = engine.clone();
-    reply::written(query, "application/x-tar", move |out| engine.files.export(&container, out))
+    reply::written(query, "application/x-tar", move |out| engine.files().export(&container, out)).await
 }
 
 /// Bytes of the list of a container's changes, which is sent in one piece.
@@ -71,7 +71,7 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
     let worker = engine.clone();
     let list = reply::archive_work(move || {
         let (mut list, mut count) = (Vec::new(), 0);
-        worker.files.changes(&container, |change| {
+        worker.files().changes(&container, |change| {
             let kind = match change.kind {
                 ChangeKind::Modified => 0,
                 ChangeKind::Added => 1,
@@ -124,7 +124,7 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
                 Err(error) => return Err(error),
             };
         let (worker, committed) = (engine.clone(), container.clone());
-        let made = tokio::task::spawn_blocking(move || worker.files.commit(&committed, &commit)).await;
+        let made = tokio::task::spawn_blocking(move || worker.files().commit(&committed, &commit)).await;
         if paused {
             match engine.containers.pause(&container, false).await {
                 // It was killed or continued meanwhile.

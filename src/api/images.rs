@@ -34,9 +34,9 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", ["prune"]) => prune::images(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/"), query),
-        ("GET", ["get"]) => save(engine, query.all("names"), query),
-        ("GET", [name @ .., "files"]) => files(engine, &name.join("/"), query),
-        ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query),
+        ("GET", ["get"]) => save(engine, query.all("names"), query).await,
+        ("GET", [name @ .., "files"]) => files(engine, &name.join("/"), query).await,
+        ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query).await,
         ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
         ("POST", [name @ .., "push"]) => transfer::push(engine, &name.join("/"), query, &request).await,
         ("POST", [name @ .., "tag"]) => {
@@ -297,7 +297,7 @@ fn deleted(id: &Digest) -> ImageRemoval {
 
 /// Images as an archive.
 /// With `as`, which Docker has not, they have those names in it and not their own.
-fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
+async fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let others = query.get("as").map(|_| query.all("as").iter().filter(|name| !name.is_empty()));
     let others: Option<Vec<ImageRef>> =
         others.map(|names| names.map(|name| name.parse()).collect::<Result<_, _>>()).transpose().map_err(ImageError::from)?;
@@ -310,14 +310,14 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
     images.iter().for_each(|(_, image)| engine.events.emit_image_id("save", &image.id));
     let store = engine.images.store.clone();
-    reply::written(query, "application/x-tar", move |out| archive::save(&store, &images, out))
+    reply::written(query, "application/x-tar", move |out| archive::save(&store, &images, out)).await
 }
 
 /// `GET /images/{name}/files`, wharf's own: what a container of the image would find, as a tar.
-fn files(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
+async fn files(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
     let image = named(engine, name)?;
     let engine = engine.clone();
-    reply::written(query, "application/x-tar", move |out| engine.files.export_image(&image, out))
+    reply::written(query, "application/x-tar", move |out| engine.files().export_image(&image, out)).await
 }
 
 /// An image by its name or id, or by the digest of its manifest, as one has it that was built without a name.

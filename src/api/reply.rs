@@ -243,28 +243,42 @@ pub const FAILURE: &str = "x-wharf-failure";
 /// Bytes of that.
 const LONGEST_FAILURE: usize = 8 * 1024;
 
-/// The output of blocking work, as an answer that is sent while it is written. A client that reads no trailers sees that the answer is
-/// cut off when the work fails.
-pub fn written<E: std::fmt::Display>(
+/// The output of blocking work, as an answer that is sent while it is written. Work that fails before it has written much is answered
+/// as any other error. Later, a client that reads no trailers sees that the answer is cut off.
+pub async fn written<E: Into<EngineError>>(
     query: &Query,
     content_type: &'static str,
     work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
 ) -> Reply {
     let thread = archive_thread()?;
     let trailers = query.trailers;
-    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(2);
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
         let _thread = thread;
         if let Err(error) = work(io::BufWriter::with_capacity(PIECE, ChannelWriter(sender.clone()))) {
+            let error = error.into();
             tracing::warn!("{error}");
-            let error = error.to_string();
-            let _ = sender.blocking_send(match trailers {
-                true => Ok(Frame::trailers(HeaderMap::from_iter([(HeaderName::from_static(FAILURE), escaped(&error))]))),
-                false => Err(io::Error::other(error)),
-            });
+            let _ = sender.blocking_send(Err(error));
         }
     });
-    let mut response = with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(receiver_stream(receiver))));
+    // What is left of the first piece is written when the work has failed.
+    let mut first = Vec::new();
+    while first.len() < 2 {
+        match receiver.recv().await {
+            Some(piece) => first.push(Ok(Frame::data(piece?))),
+            None => break,
+        }
+    }
+    let rest = receiver_stream(receiver).map(move |piece| match piece {
+        Ok(piece) => Ok(Frame::data(piece)),
+        Err(error) if trailers => {
+            let failure = escaped(&error.to_string());
+            Ok(Frame::trailers(HeaderMap::from_iter([(HeaderName::from_static(FAILURE), failure)])))
+        }
+        Err(error) => Err(io::Error::other(error)),
+    });
+    let frames = futures::stream::iter(first).chain(rest);
+    let mut response = with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames)));
     response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(FAILURE));
     Ok(response)
 }
@@ -276,13 +290,12 @@ fn escaped(text: &str) -> HeaderValue {
 }
 
 /// Sends what is written as chunks of an answer.
-pub struct ChannelWriter(tokio::sync::mpsc::Sender<io::Result<Frame<Bytes>>>);
+pub struct ChannelWriter(tokio::sync::mpsc::Sender<Result<Bytes, EngineError>>);
 
 impl io::Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(PIECE)];
-        let frame = Frame::data(Bytes::copy_from_slice(bytes));
-        self.0.blocking_send(Ok(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 

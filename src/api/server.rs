@@ -213,7 +213,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
             [id, "attach"] if post => attach::attach(&engine, id, &query, request, stream.clone()).await,
             [id, "attach", "ws"] if get => attach::attach_by_websocket(&engine, id, &query, request, stream.clone()).await,
             [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
-            [id, "export"] if get => archive::export(&engine, id, &query),
+            [id, "export"] if get => archive::export(&engine, id, &query).await,
             [id, "changes"] if get => archive::changes(&engine, id).await,
             [id, "top"] if get => usage::top(&engine, id, &query),
             [id, "stats"] if get => usage::stats(&engine, id, &query),

@@ -35,7 +35,6 @@ pub use error::EngineError;
 pub use events::Event;
 
 use containers::exec::Execs;
-use containers::files::ContainerFiles;
 use containers::incarnations::Incarnations;
 use containers::registry::Containers;
 use events::Events;
@@ -66,7 +65,6 @@ pub struct Engine {
     pub containers: Arc<Containers>,
     pub execs: Arc<Execs>,
     pub images: Images,
-    pub files: ContainerFiles,
     pub incarnations: Incarnations,
     pub volumes: Volumes,
     pub networks: Networks,

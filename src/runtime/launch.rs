@@ -1,6 +1,7 @@
 //! The launch file: a container's description for its monitor.
 
 use crate::logs::holds::Hold;
+use oci_spec::runtime::Mount;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,7 +38,7 @@ pub struct Launch {
     /// Mounts of images' files: read-only overlays.
     pub images: Vec<ImageMount>,
     /// Mount destinations of which not the source is mounted but what is at a path in it. It is resolved beneath the source.
-    pub subpaths: HashMap<String, PathBuf>,
+    pub subpaths: Subpaths,
     /// Bind mounts in which the source's owner is a user of the container: the destination, and `user[:group]`, empty for the
     /// container's own.
     pub id_maps: Vec<(PathBuf, String)>,
@@ -63,6 +64,21 @@ pub struct Launch {
     /// One lock for all monitors of an engine: who holds it starts the engine.
     pub revive_lock: PathBuf,
 }
+
+/// A container's own mounts, beside those that every container has.
+#[derive(Default)]
+pub struct OwnMounts {
+    pub binds: Vec<Mount>,
+    /// Destinations of empty volumes, which take the image's content.
+    pub copy_up: Vec<CopyUp>,
+    pub images: Vec<ImageMount>,
+    pub subpaths: Subpaths,
+    /// Destinations of binds whose source's owner is a user of the container, and `user[:group]`; empty for the container's own.
+    pub id_maps: Vec<(PathBuf, String)>,
+}
+
+/// What is mounted of a source, by the destination, where it is not all.
+pub type Subpaths = HashMap<String, PathBuf>;
 
 /// A mount destination whose source is an empty volume that takes the image's content first.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ mod tiny_init;
 pub mod user;
 
 pub use init::pack;
+pub use rootfs::view;
 
 /// Where programs are looked for without a PATH: Docker's.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -8,6 +8,7 @@ mod dev;
 mod id_map;
 mod mounts;
 mod sharing;
+pub mod view;
 
 use super::error::{Doing, StepFailed};
 use super::launch::{Launch, Rootfs};
@@ -44,8 +45,8 @@ pub fn enter(launch: &Launch, shared: &SharedMounts, remote: &SharedMounts) -> R
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
-    fill_volumes(root.as_fd(), launch)?;
-    let id_maps = IdMaps::find(root.as_fd(), launch)?;
+    fill_volumes(root.as_fd(), launch.oci.mounts().iter().flatten(), &launch.copy_up, &launch.subpaths)?;
+    let id_maps = IdMaps::find(root.as_fd(), &launch.id_maps, &launch.user)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
     let mut kept = Kept::new(launch);
@@ -61,7 +62,7 @@ pub fn enter(launch: &Launch, shared: &SharedMounts, remote: &SharedMounts) -> R
     }
     let own_dev = null.is_some();
     for mount in &launch.images {
-        attach_image(root.as_fd(), mount, launch)?;
+        attach_image(root.as_fd(), mount, &launch.subpaths)?;
     }
     // In a directory of the host's, nodes would be made on the host; it has its own.
     for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten().filter(|_| own_dev) {
@@ -107,8 +108,8 @@ pub fn stage(launch: &Launch, mut shared: SharedMounts) -> Result<Staged, StepFa
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
-    fill_volumes(root.as_fd(), launch)?;
-    let id_maps = IdMaps::find(root.as_fd(), launch)?;
+    fill_volumes(root.as_fd(), launch.oci.mounts().iter().flatten(), &launch.copy_up, &launch.subpaths)?;
+    let id_maps = IdMaps::find(root.as_fd(), &launch.id_maps, &launch.user)?;
     let staged = std::env::current_dir().doing("finding the run directory")?.join("staged");
     let mut mounts = Vec::new();
     let mut kept = Kept::new(launch);
@@ -152,14 +153,14 @@ pub fn stage(launch: &Launch, mut shared: SharedMounts) -> Result<Staged, StepFa
             mounts.push(entry.clone());
             continue;
         }
-        let (tree, recursive) = bind_tree(entry, launch)?;
+        let (tree, recursive) = bind_tree(entry, &launch.subpaths)?;
         id_maps.apply(entry, tree.as_fd(), recursive)?;
         let copy = tree.try_clone().doing("duplicating a descriptor")?;
         kept.add(entry, Some(copy));
         mounts.push(place(tree, entry, mounts.len())?);
     }
     for image in &launch.images {
-        let tree = image_tree(image, launch)?;
+        let tree = image_tree(image, &launch.subpaths)?;
         let mut entry = Mount::default();
         entry.set_destination(image.destination.clone()).set_options(Some(vec![
             "bind".into(),

@@ -3,6 +3,7 @@
 use super::capabilities::Capabilities;
 use super::targets::clean;
 use oci_spec::runtime::{LinuxCapabilities, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -145,9 +146,7 @@ pub fn mounts(privileged: bool, ipc: Ipc, shm_size: u64, mut users: Vec<Mount>) 
         // The queues' file system is that of the namespace in which it is mounted.
         Ipc::Host => list.push(mount("/dev/shm", "bind", "/dev/shm", words(&format!("rbind {safe}")))),
     }
-    // A mount below another must come after it, whatever order they were written in.
-    let depth = |mount: &Mount| mount.destination().to_string_lossy().split('/').filter(|part| !part.is_empty()).count();
-    users.sort_by_key(depth);
+    sort_by_depth(&mut users);
     let destination = |mount: &Mount| clean(mount.destination());
     let taken: Vec<PathBuf> = users.iter().map(destination).collect();
     // A directory of the host's for /dev has all that belongs there, but for the container's own shared memory.
@@ -161,6 +160,12 @@ pub fn mounts(privileged: bool, ipc: Ipc, shm_size: u64, mut users: Vec<Mount>) 
     // A tmpfs for /dev is there before what every container has in it.
     let (dev, users): (Vec<_>, Vec<_>) = users.into_iter().partition(is_dev);
     dev.into_iter().chain(list).chain(users).collect()
+}
+
+/// A mount below another must come after it, whatever order they were written in.
+pub fn sort_by_depth(mounts: &mut [impl Borrow<Mount>]) {
+    let parts = |path: &str| path.split('/').filter(|part| !part.is_empty()).count();
+    mounts.sort_by_key(|mount| parts(&mount.borrow().destination().to_string_lossy()));
 }
 
 /// The rules of the devices controller: everything to a privileged container, Docker's list and `more` to any other.

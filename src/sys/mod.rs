@@ -53,12 +53,14 @@ pub enum Beneath {
     AsRoot,
     /// No component may be a symlink (RESOLVE_NO_SYMLINKS) and nothing may leave the directory.
     NoSymlinks,
+    /// As `NoSymlinks`, and nothing that is mounted on the way is entered (RESOLVE_NO_XDEV).
+    OneMount,
 }
 
 /// `openat2(2)`. Magic links of procfs are never followed; O_CLOEXEC is always set.
 ///
 /// # Errors
-/// The kernel's; ELOOP for a forbidden link, EXDEV for a way out.
+/// The kernel's; ELOOP for a forbidden link, EXDEV for a way out or a mount that is not to be entered.
 pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, how: Beneath) -> io::Result<OwnedFd> {
     let path = cstr(if path.as_os_str().is_empty() { b"." } else { path.as_os_str().as_bytes() })?;
     // SAFETY: open_how is plain integers, for which all zeroes is valid.
@@ -69,6 +71,7 @@ pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, how
         | match how {
             Beneath::AsRoot => libc::RESOLVE_IN_ROOT,
             Beneath::NoSymlinks => libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH,
+            Beneath::OneMount => libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV,
         };
     loop {
         // SAFETY: the path is NUL-terminated and open_how is valid for the size given; both outlive the call.

@@ -3,7 +3,7 @@
 use super::{check, cstr, owned};
 use std::ffi::CString;
 use std::io;
-use std::mem::size_of;
+use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -51,6 +51,22 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Whether something is mounted on what has a name in a directory: in the mount namespace of that directory, which need not be the
+/// caller's. rename(2) and unlink(2) of another namespace's mount point succeed, and take the mount away there.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_mount_root(directory: BorrowedFd<'_>, name: &Path) -> io::Result<bool> {
+    let name = cstr(name.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: the name is NUL-terminated and outlives the call, as does the buffer.
+    check(unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, 0, found.as_mut_ptr()) }.into())?;
+    // SAFETY: the kernel has filled it, and all zeroes are valid for it.
+    let found = unsafe { found.assume_init() };
+    Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
 }
 
 #[repr(C)]

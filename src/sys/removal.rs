@@ -2,17 +2,18 @@
 //! length of a path, or changed meanwhile by who made it.
 //!
 //! Everything is done by descriptors, and no symlink is followed. A directory that lies deeper than [`MAX_OPEN`] is moved up into
-//! the topmost one, where it is removed later.
+//! the topmost one, where it is removed later. What is mounted in the tree is not entered: it belongs to somebody else.
 
 use super::quota;
 use super::regular::open_regular_at;
+use super::{self as sys, Beneath, open_beneath};
 use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -36,6 +37,8 @@ pub struct Removal {
     /// Directories that were moved up so far.
     moved: u64,
     done: bool,
+    /// Each name is looked at before it goes: the tree is of a mount namespace in which files may be mounted.
+    keeps_mounts: bool,
 }
 
 /// A name that was read, and whether it was a directory's then: what is known to be one costs no attempt to unlink it.
@@ -56,7 +59,8 @@ struct RemovalLevel {
 
 impl RemovalLevel {
     fn open(above: impl AsFd, name: OsString) -> nix::Result<Self> {
-        let directory = Dir::from_fd(openat(above, name.as_os_str(), DIRECTORY, Mode::empty())?)?;
+        let opened = open_beneath(above.as_fd(), Path::new(&name), DIRECTORY.bits(), 0, Beneath::OneMount);
+        let directory = Dir::from_fd(opened.map_err(|error| sys::errno(&error))?)?;
         Ok(RemovalLevel { directory, name, pending: Vec::new(), read: false, rounds: 0 })
     }
 
@@ -101,7 +105,7 @@ fn unlink(directory: impl AsFd, name: &OsStr, what: UnlinkatFlags) -> nix::Resul
 impl Removal {
     /// The removal of what has a name in a directory. Nothing is removed yet.
     pub fn new(parent: OwnedFd, name: &OsStr) -> Self {
-        Removal { parent, name: name.to_owned(), levels: Vec::new(), moved: 0, done: false }
+        Removal { parent, name: name.to_owned(), levels: Vec::new(), moved: 0, done: false, keeps_mounts: false }
     }
 
     /// The removal of what is at a path; `None` where its directory does not exist.
@@ -142,10 +146,15 @@ impl Removal {
     }
 
     fn step(&mut self) -> io::Result<()> {
+        let keeps_mounts = self.keeps_mounts;
         let Some(level) = self.levels.last_mut() else {
+            refuse_mount(keeps_mounts, self.parent.as_fd(), &self.name)?;
             match unlink(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(nix::Error::ENOENT) => self.done = true,
-                Err(nix::Error::EISDIR) => self.levels.push(RemovalLevel::open(&self.parent, self.name.clone())?),
+                Err(nix::Error::EISDIR) => {
+                    let level = RemovalLevel::open(&self.parent, self.name.clone());
+                    self.levels.push(level.map_err(|error| of_mount(error, &self.name))?);
+                }
                 Err(e) => return Err(e.into()),
             }
             return Ok(());
@@ -153,6 +162,7 @@ impl Removal {
         match level.next()? {
             Some(PendingRemoval { name, directory: true }) => self.descend(name),
             Some(PendingRemoval { name, directory: false }) => {
+                refuse_mount(keeps_mounts, level.directory.as_fd(), &name)?;
                 match unlink(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
                     Err(nix::Error::EISDIR) => self.descend(name),
@@ -167,10 +177,10 @@ impl Removal {
         let depth = self.levels.len();
         let Some(level) = self.levels.last() else { return Ok(()) };
         if depth < MAX_OPEN {
-            let inner = match RemovalLevel::open(&level.directory, name) {
+            let inner = match RemovalLevel::open(&level.directory, name.clone()) {
                 // It is gone, or no directory any more: what is there now is met in the next round.
                 Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => return Ok(()),
-                other => other?,
+                other => other.map_err(|error| of_mount(error, &name))?,
             };
             self.levels.push(inner);
             return Ok(());
@@ -215,12 +225,30 @@ impl Removal {
     }
 }
 
-/// Removes what has a name in a directory, with all below it.
+fn refuse_mount(keeps_mounts: bool, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match keeps_mounts && sys::is_mount_root(directory, Path::new(name)).unwrap_or_default() {
+        true => Err(of_mount(nix::Error::EXDEV, name)),
+        false => Ok(()),
+    }
+}
+
+fn of_mount(error: nix::Error, name: &OsStr) -> io::Error {
+    match error {
+        nix::Error::EXDEV => {
+            let why = format!("something is mounted on {}: change it at its source, or unmount it", name.display());
+            io::Error::new(io::ErrorKind::ResourceBusy, why)
+        }
+        other => other.into(),
+    }
+}
+
+/// Removes what has a name in a directory, with all below it. A mount in it is kept, in whatever mount namespace the directory is.
 ///
 /// # Errors
 /// As [`Removal::finish`].
 pub fn remove(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
-    Removal::new(parent.as_fd().try_clone_to_owned()?, name).finish()
+    let removal = Removal::new(parent.as_fd().try_clone_to_owned()?, name);
+    Removal { keeps_mounts: true, ..removal }.finish()
 }
 
 /// Removes what is at a path, with all below it.
@@ -289,14 +317,36 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_removed_is_an_error() {
+    fn what_is_mounted_is_kept() {
         let outer = tempfile::tempdir().unwrap();
         let tree = outer.path().join("tree");
-        fs::create_dir_all(tree.join("mounted")).unwrap();
-        let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("t"), &tree.join("mounted"), Some("tmpfs"), flags, Some("size=4k")).unwrap();
-        assert_eq!(remove_tree(&tree).unwrap_err().raw_os_error(), Some(libc::EBUSY));
-        nix::mount::umount(&tree.join("mounted")).unwrap();
+        let (directory, file) = (tree.join("d/mounted"), tree.join("mounted"));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(&file, "").unwrap();
+        let kept = outer.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "kept").unwrap();
+        let bind = |from: &Path, to: &Path| {
+            nix::mount::mount(Some(from), to, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        };
+        bind(&kept, &directory);
+        bind(&kept.join("file"), &file);
+        // Of a process in another mount namespace, the kernel takes the mount away together with its name.
+        let (above, within) = (fs::File::open(outer.path()).unwrap(), fs::File::open(&tree).unwrap());
+        let from_elsewhere = move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            [remove(above, OsStr::new("tree")).unwrap_err(), remove(within, OsStr::new("mounted")).unwrap_err()]
+        };
+        let refused = std::thread::spawn(from_elsewhere).join().unwrap();
+        for error in refused.into_iter().chain([remove_tree(&tree.join("d")).unwrap_err()]) {
+            assert!(error.to_string().starts_with("something is mounted on mounted:"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "kept");
+        assert!(directory.join("file").exists() && fs::read_to_string(&file).unwrap() == "kept", "they are mounted still");
+        for mounted in [&directory, &file] {
+            nix::mount::umount(mounted).unwrap();
+        }
         remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && kept.join("file").exists());
     }
 }

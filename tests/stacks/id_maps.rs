@@ -165,13 +165,21 @@ fn an_id_mapped_mount_stays_one() {
     std::fs::set_permissions(source.join("roots"), std::fs::Permissions::from_mode(0o600)).expect("mode");
     stack.wharf(&["cp", "a:/d/roots", "alone"]).fails(1, &["copying /d/roots of", "Permission denied"]);
     stack.wharf(&["cp", "a:/d", "whole"]).fails(1, &["copying /d of", "Permission denied"]);
-    // A client that reads no trailers must not take what it has for the whole.
-    let mut stream = std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
-    let name = format!("{}-a-1", stack.project);
-    write!(stream, "GET /containers/{name}/archive?path=/d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    assert!(answer.starts_with(b"HTTP/1.1 200 ") && !answer.ends_with(b"0\r\n\r\n"), "it is cut off");
+    // A client that reads no trailers must not take what it has for the whole, whether or not much of it was sent.
+    let answer_of = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
+        let name = format!("{}-a-1", stack.project);
+        write!(stream, "GET /containers/{name}/archive?path=/d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    };
+    let early = String::from_utf8_lossy(&answer_of()).into_owned();
+    assert!(early.starts_with("HTTP/1.1 500 ") && early.contains("Permission denied"), "{early}");
+    std::fs::write(source.join("a-large-one"), vec![7; 8 << 20]).expect("file");
+    chown(source.join("a-large-one"), Some(OWNER.0), Some(OWNER.1)).expect("chown");
+    let late = answer_of();
+    assert!(late.starts_with(b"HTTP/1.1 200 ") && late.len() > 1 << 20 && !late.ends_with(b"0\r\n\r\n"), "it is cut off");
     std::fs::remove_file(source.join("roots")).expect("removed");
     // A file, and a directory by a symlink: the owner is that of what is mounted.
     std::fs::write(stack.path("file"), "").expect("file");

@@ -40,6 +40,7 @@ mod sockets;
 mod sources;
 mod ssh;
 mod starting;
+mod stopped;
 mod streams;
 mod support;
 mod updates;

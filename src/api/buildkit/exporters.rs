@@ -122,7 +122,7 @@ async fn send(
     match kind {
         "local" => send_directory(&session, metadata, engine, image).await,
         "tar" => {
-            let write = move |out: &mut dyn Write| engine.files.export_image(&image, out).map_err(io::Error::other);
+            let write = move |out: &mut dyn Write| engine.files().export_image(&image, out).map_err(io::Error::other);
             send_file(&session, metadata, write).await
         }
         _ => {

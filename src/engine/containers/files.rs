@@ -5,8 +5,10 @@
 
 use super::path_stat::refuse_kernel_files;
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, MountKind, Status};
-use crate::engine::{Config, Container};
+use crate::engine::launch::LaunchFiles;
+use crate::engine::record::{ContainerRecord, Status};
+use crate::engine::volumes::Volumes;
+use crate::engine::{Config, Container, Engine};
 use crate::image::Store;
 use crate::image::build::files::{FoundFile, Tree};
 use crate::image::build::ignore::Patterns;
@@ -17,16 +19,18 @@ use crate::image::tar_paths::write_archive;
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::targets::clean;
+use crate::runtime::view::{ViewParts, mount_view};
 use crate::runtime::{overlay, user};
 use crate::sys::removal;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A file that `diff` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,83 +48,66 @@ pub enum ChangeKind {
 }
 
 /// Containers' files, from outside.
-pub struct ContainerFiles {
-    config: Arc<Config>,
-    store: Arc<Store>,
+pub struct ContainerFiles<'a> {
+    config: &'a Config,
+    store: &'a Store,
+    volumes: &'a Volumes,
+    launch: LaunchFiles<'a>,
 }
 
-/// The part of a volume that is mounted: the directory at a subpath, or the directory of a file and the file's name in it. No link in
-/// the volume leads out of it.
-fn part_of(volume: &Path, subpath: &Path) -> io::Result<(Tree, PathBuf)> {
-    let whole = Tree::directory(volume)?;
-    match whole.open(subpath, libc::O_PATH | libc::O_DIRECTORY) {
-        Ok(part) => Ok((Tree::of(part), PathBuf::new())),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            let found = whole.resolve(subpath)?;
-            let directory = whole.open(found.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
-            Ok((Tree::of(directory), found.file_name().unwrap_or_default().into()))
-        }
-        Err(error) => Err(error),
+impl Engine {
+    #[must_use]
+    pub fn files(&self) -> ContainerFiles<'_> {
+        ContainerFiles { config: &self.config, store: &self.images.store, volumes: &self.volumes, launch: self.launch_files() }
     }
 }
 
-impl ContainerFiles {
-    pub(in crate::engine) fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
-        ContainerFiles { config, store }
-    }
+/// Whether files are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
 
-    /// The tree in which a path of a container is, and the path in it. Of a running container it is its own mount namespace's; of
-    /// another one its layers, or the volume that is mounted above the path.
-    pub(super) fn tree_of(&self, container: &Container, path: &Path, writable: bool) -> Result<(Tree, PathBuf), EngineError> {
+impl ContainerFiles<'_> {
+    /// The files of a container as its processes see them: by the mount namespace of a running one, otherwise by a view of what it
+    /// would have mounted, but for tmpfs mounts. It stays as it is when the container ends or starts meanwhile. On a thread that may
+    /// be held up.
+    ///
+    /// # Errors
+    /// What could not be mounted, such as a source that is gone.
+    pub(super) fn tree_of(&self, container: &Container, access: Access) -> Result<Tree, EngineError> {
         let record = container.record();
-        let path = clean(path);
-        if record.state.pid > 0 {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let root = nix::fcntl::open(format!("/proc/{}/root", record.state.pid).as_str(), flags, Mode::empty());
-            // The process is the container's as long as the record says so after its root was opened.
-            if let Ok(root) = root
-                && container.record().state.pid == record.state.pid
-            {
-                return Ok((Tree::of(root), path));
-            }
+        if let Some(tree) = running_tree(container, record.state.pid) {
+            return Ok(tree);
         }
         let doing = || EngineError::io(format!("opening the files of {}", record.name));
-        let mounted = record.spec.mounts.iter().filter(|m| m.kind != MountKind::Image);
-        let above = mounted.filter_map(|mount| Some((mount, path.strip_prefix(mount.target.trim_start_matches('/')).ok()?)));
-        if let Some((mount, rest)) = above.min_by_key(|(_, rest)| rest.as_os_str().len()) {
-            if writable && mount.read_only {
-                return Err(EngineError::Conflict(format!("{} is mounted read-only on {}", mount.source, mount.target)));
-            }
-            let source = match mount.kind {
-                MountKind::Bind => PathBuf::from(&mount.source),
-                _ => self.config.volume_data(&mount.source),
-            };
-            if let Some(subpath) = mount.subpath.as_deref().map(Path::new) {
-                let (tree, inside) = part_of(&source, subpath).map_err(doing())?;
-                // A file has nothing below it, and no slash at its end.
-                return Ok((tree, if rest == Path::new("") { inside } else { inside.join(rest) }));
-            }
-            if source.is_dir() {
-                return Ok((Tree::directory(&source).map_err(doing())?, rest.to_path_buf()));
-            }
-            let directory = source.parent().unwrap_or(Path::new("/")).to_path_buf();
-            return Ok((Tree::directory(&directory).map_err(doing())?, source.file_name().unwrap_or_default().into()));
-        }
-        if writable && record.spec.read_only {
-            return Err(EngineError::Conflict(format!("the container {} is read-only", record.name)));
-        }
-        let root = if writable { self.writable_root(&record) } else { self.readable_root(&record) };
-        Ok((Tree::of(root.map_err(doing())?), path))
-    }
-
-    /// The layers of a container that does not run, with its own for what is written.
-    fn writable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
+        let mounts = self.launch.mounts(&record)?;
+        let shared = tokio::runtime::Handle::current().block_on(self.volumes.shared_volumes(&record))?;
         let directory = self.config.container_directory(&record.id);
         let (upper, work) = (directory.join("upper"), directory.join("work"));
-        overlay::mount_inert(&self.lower_layers(record), Some((&upper, &work)))
+        let mut layers = self.lower_layers(&record);
+        let upper = match access {
+            Access::Write => Some((upper.as_path(), work.as_path())),
+            Access::Read => {
+                layers.push(upper);
+                None
+            }
+        };
+        let view = mount_view(&ViewParts {
+            layers,
+            upper,
+            read_only: record.spec.read_only,
+            mountpoint: &self.config.run_root.join("rootfs"),
+            mounts,
+            shared: shared.iter().map(|shared| (shared.destination.clone(), &*shared.namespace, &*shared.mount)).collect(),
+            user: record.user(),
+        });
+        let view = view.map_err(io::Error::other).map_err(doing())?;
+        Ok(Tree::of(view.root).in_namespace(view.namespace))
     }
 
-    /// The same read-only, whether or not it runs.
+    /// The layers of a container, read-only, whether or not it runs.
     fn readable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
         let mut layers = self.lower_layers(record);
         layers.push(self.config.container_directory(&record.id).join("upper"));
@@ -137,7 +124,7 @@ impl ContainerFiles {
     /// # Errors
     /// When there is nothing, or the writer's.
     pub fn read(&self, container: &Container, path: &str, out: impl Write) -> Result<(), EngineError> {
-        let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
+        let (tree, inside) = (self.tree_of(container, Access::Read)?, clean(Path::new(path)));
         let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
         let name = match Path::new(path).file_name() {
             // `DIR/.` is the directory's content.
@@ -158,9 +145,12 @@ impl ContainerFiles {
     /// # Errors
     /// When the directory is not there or read-only, or the archive is not one; what was written by then stays.
     pub fn write(&self, container: &Container, path: &str, tar: impl Read, own: bool) -> Result<(), EngineError> {
-        let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
+        let (tree, inside) = (self.tree_of(container, Access::Write)?, clean(Path::new(path)));
         let directory = tree.open(&inside, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| missing(container, path, &e))?;
         refuse_kernel_files(container, path, directory.as_fd())?;
+        if fstatvfs(&directory).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY)) {
+            return Err(missing(container, path, &Errno::EROFS.into()));
+        }
         let owner = if own {
             let record = container.record();
             let user = record.user();
@@ -187,7 +177,7 @@ impl ContainerFiles {
     /// # Errors
     /// When there is nothing, or it cannot be removed.
     pub fn remove(&self, container: &Container, path: &str) -> Result<(), EngineError> {
-        let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
+        let (tree, inside) = (self.tree_of(container, Access::Write)?, clean(Path::new(path)));
         let failed = |e: io::Error| missing(container, path, &e);
         let name = inside.file_name().ok_or_else(|| EngineError::Invalid("the root itself stays".into()))?;
         let parent = inside.parent().unwrap_or(Path::new(""));
@@ -277,7 +267,7 @@ impl ContainerFiles {
             config.author = Some(commit.author.clone());
         }
         let step = crate::image::archive::Added { archive: draft, comment: &commit.comment, changes: &commit.changes };
-        Ok(crate::image::archive::add_layer(&self.store, commit.name.as_ref(), &base, config, step)?)
+        Ok(crate::image::archive::add_layer(self.store, commit.name.as_ref(), &base, config, step)?)
     }
 }
 
@@ -291,6 +281,18 @@ pub struct CommitRequest {
     pub changes: Vec<String>,
     /// Settings to be other than the container's. Empty ones stay as they are.
     pub config: ImageSettings,
+}
+
+/// The files of a running container. Its mounts stay as long as the mount namespace is held, when its processes have ended as well.
+fn running_tree(container: &Container, pid: i32) -> Option<Tree> {
+    if pid == 0 {
+        return None;
+    }
+    let namespace = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty()).ok()?;
+    // The process is the container's as long as the record says so after its files were opened.
+    (container.record().state.pid == pid).then(|| Tree::of(root).in_namespace(namespace.into()))
 }
 
 /// Whether a path means what a symlink at its end leads to.

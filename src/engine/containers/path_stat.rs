@@ -1,15 +1,14 @@
 //! A path of a container looked at from outside: what is there, and where its symlinks lead.
 
-use super::files::{ContainerFiles, find, follows, missing};
+use super::files::{Access, ContainerFiles, find, follows, missing};
 use crate::engine::Container;
 use crate::engine::error::EngineError;
 use crate::runtime::targets::clean;
 use crate::sys::beneath::{is_of_kernel, place_beneath};
-use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A file in a container.
 #[derive(Clone, Debug)]
@@ -24,51 +23,27 @@ pub struct PathStat {
     pub link: String,
 }
 
-/// Mounts of a container that a chain of symlinks may lead through.
-const MAX_HOPS: usize = 40;
-
-impl ContainerFiles {
+impl ContainerFiles<'_> {
     /// The file at a path of a container; a symlink at its end is not followed.
     ///
     /// # Errors
     /// When there is nothing, when symlinks lead in a circle, and for what is the kernel's own: `cp` would make empty files of it.
     pub fn stat(&self, container: &Container, path: &str) -> Result<PathStat, EngineError> {
         let failed = |e: io::Error| missing(container, path, &e);
-        let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
+        let (tree, inside) = (self.tree_of(container, Access::Read)?, clean(Path::new(path)));
         let found = find(&tree, &inside, follows(path)).map_err(failed)?;
         let above = if found.kind() == SFlag::S_IFLNK { inside.parent().unwrap_or(Path::new("")) } else { &inside };
         refuse_kernel_files(container, path, tree.open(above, libc::O_PATH).map_err(failed)?.as_fd())?;
         let link = match found.kind() {
-            SFlag::S_IFLNK => self.end_of_links(container, path)?.to_string_lossy().into_owned(),
+            SFlag::S_IFLNK => {
+                let end = place_beneath(tree.root(), &inside).map_err(failed)?.path;
+                Path::new("/").join(end).to_string_lossy().into_owned()
+            }
             _ => String::new(),
         };
         let name = clean(Path::new(path)).file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned());
         let modified = jiff::Timestamp::new(found.stat.st_mtime, found.stat.st_mtime_nsec as i32).unwrap_or_default();
         Ok(PathStat { name, size: found.stat.st_size.max(0) as u64, mode: found.stat.st_mode, modified, link })
-    }
-
-    /// Where a path leads. In a mount of a container that does not run, each symlink is followed by itself: an absolute one begins at the
-    /// container's root, and leads out of the mount.
-    fn end_of_links(&self, container: &Container, path: &str) -> Result<PathBuf, EngineError> {
-        let failed = |e: io::Error| missing(container, path, &e);
-        let mut at = clean(Path::new(path));
-        for _ in 0..=MAX_HOPS {
-            let (tree, inside) = self.tree_of(container, &at, false)?;
-            let next = if inside == at {
-                place_beneath(tree.root(), &inside).map_err(failed)?.path
-            } else {
-                let mount = at.ancestors().nth(inside.components().count()).unwrap_or(Path::new(""));
-                // No symlink, or the mount is the file itself.
-                let Ok(text) = tree.link_target(&inside) else { return Ok(Path::new("/").join(at)) };
-                let above = place_beneath(tree.root(), inside.parent().unwrap_or(Path::new(""))).map_err(failed)?.path;
-                clean(&mount.join(above).join(text))
-            };
-            if next == at {
-                return Ok(Path::new("/").join(at));
-            }
-            at = next;
-        }
-        Err(failed(Errno::ELOOP.into()))
     }
 }
 

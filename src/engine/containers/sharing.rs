@@ -49,8 +49,7 @@ impl Volumes {
         kept
     }
 
-    /// Mounts of other containers that a container shares, by their destination in it: /dev/shm with the IPC namespace, and volumes that are
-    /// file systems of their own and that a running container has mounted.
+    /// Mounts of other containers that a container shares, by their destination in it: /dev/shm with the IPC namespace, and volumes.
     ///
     /// # Errors
     /// When the other container has ended, or was started by a version of wharf that keeps no mounts.
@@ -68,6 +67,16 @@ impl Volumes {
                 error => error,
             })?);
         }
+        shared.extend(self.shared_volumes(record).await?);
+        Ok(shared)
+    }
+
+    /// Volumes that are file systems of their own and that another running container has mounted, by their destination in this one.
+    ///
+    /// # Errors
+    /// As [`Volumes::shared_mounts`].
+    pub(in crate::engine) async fn shared_volumes(&self, record: &ContainerRecord) -> Result<Vec<SharedMount>, EngineError> {
+        let mut shared = Vec::new();
         let volumes = self.own_file_systems(record);
         for mount in record.spec.mounts.iter().filter(|mount| volumes.contains(&mount.source)) {
             let has = |other: &ContainerRecord| {

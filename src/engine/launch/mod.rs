@@ -65,7 +65,7 @@ impl LaunchFiles<'_> {
         let runtime = find_runtime(spec.runtime.as_deref()).map_err(&invalid)?;
         check_runtime(record, runtime.is_none(), &edits).map_err(&invalid)?;
         let mounted = self.mounts(record)?;
-        mounted.check(&spec.tmpfs).map_err(&invalid)?;
+        mounts::check_destinations(&mounted, &spec.tmpfs).map_err(&invalid)?;
         let parts = LaunchParts {
             hostname: self.containers.host_name(record),
             capabilities,

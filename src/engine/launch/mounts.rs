@@ -4,38 +4,23 @@ use super::LaunchFiles;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec};
 use crate::runtime::error::SetupStep;
-use crate::runtime::launch::{CopyUp, ImageMount};
+use crate::runtime::launch::{CopyUp, ImageMount, OwnMounts};
 use crate::runtime::{copy_up, spec, targets};
 use crate::units::IdMap;
 use oci_spec::runtime::Mount;
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// A container's own mounts, beside those that every container has.
-#[derive(Default)]
-pub struct OwnMounts {
-    pub binds: Vec<Mount>,
-    /// Destinations of empty volumes, which take the image's content.
-    pub copy_up: Vec<CopyUp>,
-    pub images: Vec<ImageMount>,
-    pub subpaths: HashMap<String, PathBuf>,
-    /// Destinations of binds whose source's owner is a user of the container, and `user[:group]`; empty for the container's own.
-    pub id_maps: Vec<(PathBuf, String)>,
-}
-
-impl OwnMounts {
-    /// Refuses mounts on what the kernel shows.
-    ///
-    /// # Errors
-    /// The destination.
-    pub fn check(&self, tmpfs: &[(String, Vec<String>)]) -> Result<(), String> {
-        let none = Path::new("");
-        let binds = self.binds.iter().map(|mount| (mount.destination().as_path(), mount.source().as_deref().unwrap_or(none)));
-        let images = self.images.iter().map(|image| (image.destination.as_path(), none));
-        let tmpfs = tmpfs.iter().map(|(path, _)| (Path::new(path), none));
-        binds.chain(images).chain(tmpfs).try_for_each(|(destination, source)| check_destination(destination, source))
-    }
+/// Refuses mounts on what the kernel shows.
+///
+/// # Errors
+/// The destination.
+pub(super) fn check_destinations(mounts: &OwnMounts, tmpfs: &[(String, Vec<String>)]) -> Result<(), String> {
+    let none = Path::new("");
+    let binds = mounts.binds.iter().map(|mount| (mount.destination().as_path(), mount.source().as_deref().unwrap_or(none)));
+    let images = mounts.images.iter().map(|image| (image.destination.as_path(), none));
+    let tmpfs = tmpfs.iter().map(|(path, _)| (Path::new(path), none));
+    binds.chain(images).chain(tmpfs).try_for_each(|(destination, source)| check_destination(destination, source))
 }
 
 impl LaunchFiles<'_> {
@@ -44,7 +29,7 @@ impl LaunchFiles<'_> {
     ///
     /// # Errors
     /// A source that does not exist, a subpath that is none, or the disk's.
-    pub(super) fn mounts(&self, record: &ContainerRecord) -> Result<OwnMounts, EngineError> {
+    pub(in crate::engine) fn mounts(&self, record: &ContainerRecord) -> Result<OwnMounts, EngineError> {
         let mut all = OwnMounts { binds: self.own_files(record), ..OwnMounts::default() };
         for mount in &record.spec.mounts {
             if let Some(subpath) = &mount.subpath {

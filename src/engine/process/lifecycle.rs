@@ -5,7 +5,6 @@ use super::surroundings::{self, Starters};
 use super::tcp::{self, TcpDoor};
 use super::{docker_socket, revival, roots, shutdown};
 use crate::engine::containers::exec::Execs;
-use crate::engine::containers::files::ContainerFiles;
 use crate::engine::containers::incarnations::Incarnations;
 use crate::engine::containers::registry::Containers;
 use crate::engine::events::Events;
@@ -214,7 +213,6 @@ impl Engine {
         let images = Images::open(state.clone(), events.clone(), containers.clone())?;
         Ok(Engine {
             execs: Arc::new(Execs::new(containers.clone(), numbers.clone(), names.clone())),
-            files: ContainerFiles::new(config.clone(), images.store.clone()),
             incarnations: Incarnations::new(config.clone()),
             volumes: Volumes::new(state.clone(), events.clone(), containers.clone()),
             networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall, names),

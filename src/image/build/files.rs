@@ -24,6 +24,8 @@ use std::sync::Mutex;
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    /// The mount namespace whose end would take what is mounted in the tree away.
+    _namespace: Option<OwnedFd>,
 }
 
 /// A file, directory or symlink of a tree.
@@ -47,14 +49,20 @@ impl FoundFile {
 impl Tree {
     /// The tree whose root a descriptor is.
     pub fn of(root: OwnedFd) -> Self {
-        Tree { root }
+        Tree { root, _namespace: None }
+    }
+
+    /// Holds the mount namespace in which the tree is.
+    #[must_use]
+    pub fn in_namespace(self, namespace: OwnedFd) -> Self {
+        Tree { _namespace: Some(namespace), ..self }
     }
 
     /// # Errors
     /// When there is no such directory.
     pub fn directory(path: &Path) -> io::Result<Self> {
         let root = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Tree { root })
+        Ok(Tree::of(root))
     }
 
     /// Layers, the lowest first, read-only.
@@ -65,7 +73,7 @@ impl Tree {
         match layers {
             [] => Tree::directory(empty),
             [only] => Tree::directory(only),
-            _ => Ok(Tree { root: overlay::mount_inert(layers, None)? }),
+            _ => Ok(Tree::of(overlay::mount_inert(layers, None)?)),
         }
     }
 

@@ -3,7 +3,6 @@
 
 use super::mounts::is_directory;
 use crate::runtime::error::{Doing, InStep, SetupStep, StepFailed};
-use crate::runtime::launch::Launch;
 use crate::runtime::user::{self, Identity};
 use crate::sys::userns::{self, MappedId};
 use crate::sys::{self, Recursive};
@@ -25,10 +24,10 @@ pub(super) struct IdMaps {
 
 impl IdMaps {
     /// Looks the users up in the image's own files, before anything is mounted, as Docker does.
-    pub(super) fn find(root: BorrowedFd<'_>, launch: &Launch) -> Result<Self, StepFailed> {
+    pub(super) fn find(root: BorrowedFd<'_>, id_maps: &[(PathBuf, String)], own_user: &str) -> Result<Self, StepFailed> {
         let mut maps = IdMaps { users: Vec::new(), own: None };
-        for (destination, user) in &launch.id_maps {
-            let name = if user.is_empty() { &launch.user } else { user };
+        for (destination, user) in id_maps {
+            let name = if user.is_empty() { own_user } else { user };
             let identity = user::lookup(root, name, &[]).in_step(SetupStep::User)?;
             if user.is_empty() {
                 maps.own = Some((identity.uid, identity.gid));

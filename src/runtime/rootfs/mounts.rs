@@ -4,7 +4,7 @@ use super::id_map::IdMaps;
 use super::sharing::within;
 use super::{SharedMounts, is_bind};
 use crate::runtime::error::{Doing, StepFailed};
-use crate::runtime::launch::{ImageMount, Launch};
+use crate::runtime::launch::{CopyUp, ImageMount, Launch, Subpaths};
 use crate::runtime::targets::{Target, check_kind, open_ordinary_directory, open_target};
 use crate::sys::{self, Beneath, Recursive};
 use nix::fcntl::{OFlag, open};
@@ -17,9 +17,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Mounts an image's files, read-only.
-pub(super) fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, launch: &Launch) -> Result<(), StepFailed> {
+pub(super) fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, subpaths: &Subpaths) -> Result<(), StepFailed> {
     let doing = || format!("mounting an image on {}", mount.destination.display());
-    let tree = image_tree(mount, launch)?;
+    let tree = image_tree(mount, subpaths)?;
     let directory = is_directory(tree.as_fd()).doing(doing())?;
     let kind = if directory { Target::Directory } else { Target::File };
     let target = open_target(root, &mount.destination, kind)?;
@@ -28,14 +28,14 @@ pub(super) fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, launch: &La
 }
 
 /// An image's files, or what is at a subpath in them, read-only and attached nowhere yet.
-pub(super) fn image_tree(mount: &ImageMount, launch: &Launch) -> Result<OwnedFd, StepFailed> {
+pub(super) fn image_tree(mount: &ImageMount, subpaths: &Subpaths) -> Result<OwnedFd, StepFailed> {
     let doing = || format!("mounting an image on {}", mount.destination.display());
     let tree = super::super::overlay::mount(&mount.layers, None).doing(doing())?;
     let protected = sys::ATTR_RDONLY | sys::ATTR_NODEV | sys::ATTR_NOSUID;
     let protect = |tree: &OwnedFd| {
         sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())
     };
-    let Some(subpath) = subpath(launch, &mount.destination) else {
+    let Some(subpath) = subpath(subpaths, &mount.destination) else {
         protect(&tree)?;
         return Ok(tree);
     };
@@ -45,13 +45,13 @@ pub(super) fn image_tree(mount: &ImageMount, launch: &Launch) -> Result<OwnedFd,
 }
 
 /// The tree of a bind mount, attached nowhere yet, and whether mounts below it come along.
-pub(super) fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recursive), StepFailed> {
+pub(super) fn bind_tree(entry: &Mount, subpaths: &Subpaths) -> Result<(OwnedFd, Recursive), StepFailed> {
     let (source, destination) = (entry.source().as_deref().unwrap_or(Path::new("")), entry.destination());
     let deep = entry.options().iter().flatten().any(|option| option == "rbind");
     let recursive = if deep { Recursive::Yes } else { Recursive::No };
     let mounting = || format!("mounting {} on {}", source.display(), destination.display());
     let whole = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(mounting())?;
-    let tree = match subpath(launch, destination) {
+    let tree = match subpath(subpaths, destination) {
         None => sys::open_tree(whole.as_fd(), Path::new(""), recursive).doing(mounting())?,
         // Before it is copied: before Linux 6.15 a mount that is attached nowhere is not copied in part.
         Some(subpath) => sys::open_beneath(whole.as_fd(), subpath, libc::O_PATH, 0, Beneath::AsRoot)
@@ -63,25 +63,30 @@ pub(super) fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recu
 
 /// Fills volumes that are still empty with what the image has where they are to be mounted. Nothing is mounted in the root yet:
 /// a symlink of the image leads to its own files, and not to those of the kernel's that will be masked.
-pub(super) fn fill_volumes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), StepFailed> {
-    for entry in launch.oci.mounts().iter().flatten() {
+pub(super) fn fill_volumes<'a>(
+    root: BorrowedFd<'_>,
+    mounts: impl IntoIterator<Item = &'a Mount>,
+    copy_up: &[CopyUp],
+    subpaths: &Subpaths,
+) -> Result<(), StepFailed> {
+    for entry in mounts {
         let destination = entry.destination();
-        let Some(copy) = launch.copy_up.iter().find(|copy| copy.destination == *destination) else { continue };
+        let Some(copy) = copy_up.iter().find(|copy| copy.destination == *destination) else { continue };
         let doing = || format!("copying the image's {} into the new volume", destination.display());
         let inside = destination.strip_prefix("/").unwrap_or(destination);
         let image = match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             other => other.doing(doing())?,
         };
-        let (volume, _) = bind_tree(entry, launch)?;
+        let (volume, _) = bind_tree(entry, subpaths)?;
         super::super::copy_up::copy(image.as_fd(), volume.as_fd(), &copy.beside).doing(doing())?;
     }
     Ok(())
 }
 
 /// The part of what is mounted there that is to be mounted, where it is not all. No symlink leads out of the whole.
-fn subpath<'a>(launch: &'a Launch, destination: &Path) -> Option<&'a Path> {
-    launch.subpaths.get(destination.to_str()?).map(PathBuf::as_path)
+fn subpath<'a>(subpaths: &'a Subpaths, destination: &Path) -> Option<&'a Path> {
+    subpaths.get(destination.to_str()?).map(PathBuf::as_path)
 }
 
 pub(super) fn finding(subpath: &Path, destination: &Path) -> String {
@@ -118,7 +123,7 @@ pub(super) fn attach_mount(
     }
     let bind = is_bind(entry);
     let (mounted, recursive, kind) = if bind {
-        let (tree, recursive) = bind_tree(entry, launch)?;
+        let (tree, recursive) = bind_tree(entry, &launch.subpaths)?;
         id_maps.apply(entry, tree.as_fd(), recursive)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
         (tree, recursive, if directory { Target::Directory } else { Target::File })

@@ -90,7 +90,7 @@ fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Does something in another mount namespace, of which there is a descriptor, or one of a process in it.
 pub(super) fn within<T>(namespace: &OwnedFd, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let own = open("/proc/thread-self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     setns(namespace, CloneFlags::CLONE_NEWNS)?;
     let result = act();
