@@ -39,8 +39,9 @@ pub fn open_regular_at(directory: BorrowedFd<'_>, name: &Path) -> io::Result<Fil
 /// Bytes that are copied at a time.
 const PORTION: u64 = 64 << 20;
 
-/// Copies a file's content to an empty one, holes as holes: what takes no room in one takes none in the other. `before_each` portion of
-/// 64 MiB may end it.
+/// Copies a file's content to an empty one, holes as holes: what takes no room in one takes none in the other. Of a file that grows
+/// meanwhile the copy has what was there at the beginning, and of one that becomes shorter what is left. `before_each` portion of 64 MiB
+/// may end it.
 ///
 /// # Errors
 /// The disk's, and those of `before_each`.
@@ -60,12 +61,14 @@ pub fn copy_with_holes(from: &File, to: &mut File, mut before_each: impl FnMut()
         let end = end.min(begin + PORTION);
         from.seek(io::SeekFrom::Start(begin))?;
         to.seek(io::SeekFrom::Start(begin))?;
-        if io::copy(&mut from.take(end - begin), to)? == 0 {
-            break;
+        let copied = io::copy(&mut from.take(end - begin), to)?;
+        at = begin + copied;
+        if copied < end - begin {
+            return to.set_len(at);
         }
-        at = end;
     }
-    to.set_len(size)
+    // What was lost is not taken for a hole.
+    to.set_len(size.min(from.metadata()?.len()))
 }
 
 fn irregular() -> io::Error {
@@ -114,6 +117,23 @@ mod tests {
     use nix::sys::stat::mknod;
     use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_becomes_shorter_is_not_filled_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, target) = (directory.path().join("from"), directory.path().join("to"));
+        let copied = |before: &[u8], left: u64| {
+            std::fs::write(&source, before).unwrap();
+            let from = File::open(&source).unwrap();
+            let shorten = || File::options().write(true).open(&source)?.set_len(left);
+            copy_with_holes(&from, &mut File::create(&target).unwrap(), shorten).unwrap();
+            std::fs::read(&target).unwrap()
+        };
+        assert_eq!(copied(b"content", 7), b"content");
+        assert_eq!(copied(b"content", 4), b"cont");
+        assert_eq!(copied(b"content", 0), b"");
+        assert_eq!(copied(&[0; 10_000], 9_000), [0; 9_000]);
+    }
 
     #[test]
     fn only_regular_files_beneath_the_root_are_read() {

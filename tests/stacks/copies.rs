@@ -250,3 +250,41 @@ fn a_seekable_zstd_archive_is_taken_apart() {
     ]);
     assert_eq!(listed.ok(), "./in/file\ncontent");
 }
+
+/// What is saved while a build copies it is in that build's image, and in no later one of other files.
+#[test]
+fn what_changes_while_it_is_copied_is_not_found_again() {
+    let stack = Stack::new("none");
+    fs::create_dir_all(stack.path("context/c")).expect("directory");
+    for n in 0..1500 {
+        stack.write(&format!("context/c/{n}"), "x");
+    }
+    stack.write(
+        "context/Dockerfile",
+        "FROM busybox:local\nCOPY c /c\nRUN --mount=type=bind,source=c,target=/m cat /m/z > /of-mount\n",
+    );
+    let z = stack.path("context/c/z");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0_usize.. {
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                fs::write(&z, ["A", "B"][n % 2]).expect("file");
+            }
+        });
+        for n in 0..6 {
+            stack.wharf(&["image", "build", "-t", &format!("raced:{n}"), "context"]).ok();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for content in ["A", "B", "A", "B"] {
+        fs::write(&z, content).expect("file");
+        stack.wharf(&["image", "build", "-t", "still:1", "context"]).ok();
+        let found = stack.wharf(&["container", "run", "--rm", "still:1", "cat", "/c/z", "/of-mount"]).ok();
+        assert_eq!(found, content.repeat(2));
+    }
+    let again = stack.wharf(&["image", "build", "-t", "still:2", "context"]);
+    assert!((again.stdout.clone() + &again.stderr).matches("CACHED").count() == 2, "{}{}", again.stdout, again.stderr);
+}

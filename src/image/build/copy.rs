@@ -13,7 +13,7 @@ use crate::printable;
 use crate::sys::attributes::CopiedAttributes;
 use crate::sys::regular::open_regular;
 pub use mode::ModeChange;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -208,11 +208,45 @@ fn is_archive(tree: &Tree, found: &FoundFile) -> io::Result<bool> {
 /// Stands in a key before extended attributes. No name has a NUL, so it is not taken for one.
 const ATTRIBUTES: &[u8] = b"\0attributes";
 
-/// The digest of what is copied: names, kinds, modes, contents and extended attributes, not times.
+/// The digest of what is copied.
+#[derive(Debug)]
+pub struct CopyDigest {
+    /// For the cache's key: names, kinds, modes, contents and extended attributes, not times.
+    pub content: String,
+    /// The files that it is of. [`apply`] says which ones it has copied: a context's may be written meanwhile.
+    pub versions: SeenVersions,
+}
+
+/// Files as they were when they were looked at: another content has another time of change. Of a directory only the mode and the owner
+/// count, since files come and go in it that are not copied.
+#[derive(Debug, Default)]
+pub struct SeenVersions(Sha256);
+
+impl SeenVersions {
+    fn see(&mut self, stat: &FileStat) {
+        let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        let (size, seconds, nanos) = if directory { (0, 0, 0) } else { (stat.st_size, stat.st_ctime, stat.st_ctime_nsec) };
+        for number in [stat.st_dev, stat.st_ino, size as u64, seconds as u64, nanos as u64] {
+            self.0.update(number.to_le_bytes());
+        }
+        for number in [stat.st_mode, stat.st_uid, stat.st_gid] {
+            self.0.update(number.to_le_bytes());
+        }
+    }
+
+    /// Whether these are the same files, none of them changed.
+    #[must_use]
+    pub fn are(&self, others: &Self) -> bool {
+        self.0.clone().finalize() == others.0.clone().finalize()
+    }
+}
+
+/// The digest of what is copied.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &ContentDigests) -> Result<String, ImageError> {
+pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &ContentDigests) -> Result<CopyDigest, ImageError> {
+    let mut versions = SeenVersions::default();
     let mut hash = Sha256::new();
     let mut feed = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -225,6 +259,7 @@ pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &Con
             given_up::check().map_err(reading(top))?;
             let item = item.map_err(reading(top))?;
             let stat = &item.found.stat;
+            versions.see(stat);
             feed(item.name.as_os_str().as_bytes());
             let root_of_directory = selection.directory && item.name == Path::new("");
             let mode = if copy.mode.is_some() || root_of_directory { stat.st_mode & libc::S_IFMT } else { stat.st_mode };
@@ -255,7 +290,7 @@ pub fn digest(copy: &Copy, selected: &CopySelection, tree: &Tree, contents: &Con
             }
         }
     }
-    Ok(data_encoding::HEXLOWER.encode(&hash.finalize()))
+    Ok(CopyDigest { content: data_encoding::HEXLOWER.encode(&hash.finalize()), versions })
 }
 
 fn directory_attributes(tree: &Tree, found: &FoundFile) -> Result<Option<Box<[u8; 32]>>, ImageError> {
@@ -267,6 +302,32 @@ fn directory_attributes(tree: &Tree, found: &FoundFile) -> Result<Option<Box<[u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_of_what_its_digest_is_of() {
+        let outer = tempfile::tempdir().expect("dir");
+        let (context, layer) = (outer.path().join("context"), outer.path().join("layer"));
+        std::fs::create_dir_all(context.join("sub")).expect("dirs");
+        for name in ["sub/a", "sub/b"] {
+            std::fs::write(context.join(name), "old").expect("file");
+        }
+        let tree = Tree::directory(&context).expect("tree");
+        let copy = Copy { sources: vec![".".into()], destination: "/".into(), ..Copy::default() };
+        let as_digested = |meanwhile: &dyn Fn()| {
+            let items = select(&copy, &tree, "the build context", &Patterns::default()).expect("selected");
+            let digest = digest(&copy, &items, &tree, &ContentDigests::default()).expect("digest");
+            meanwhile();
+            let _ = std::fs::remove_dir_all(&layer);
+            std::fs::create_dir(&layer).expect("directory");
+            let root = Tree::directory(&layer).expect("tree");
+            apply(&copy, &items, &tree, root.root()).expect("copied").are(&digest.versions)
+        };
+        assert!(as_digested(&|| {}));
+        assert!(!as_digested(&|| std::fs::write(context.join("sub/b"), "new").expect("file")));
+        assert!(!as_digested(&|| std::fs::write(context.join("sub/c"), "").expect("file")));
+        assert!(!as_digested(&|| std::fs::remove_file(context.join("sub/a")).expect("removed")));
+        assert!(as_digested(&|| {}));
+    }
 
     #[test]
     fn sources_never_leave_the_context() {

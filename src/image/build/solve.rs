@@ -362,19 +362,20 @@ impl Solver {
         id
     }
 
-    /// A step that writes into its layer from outside: found in the cache, or made by `work` on the overlay's root.
+    /// A step that writes into its layer from outside: found in the cache, or made by `work` on the overlay's root, which says whether
+    /// it made what the key is of. Otherwise nobody finds it again, by a key that is returned.
     async fn make(
         self: &Arc<Self>,
         state: &StageState,
         key: &Digest,
-        work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
-    ) -> Result<(StepResult, bool), ImageError> {
+        work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<bool, ImageError> + Send + 'static,
+    ) -> Result<(Digest, (StepResult, bool)), ImageError> {
         let store = self.host.store();
         let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         if !state.fresh
             && let Some(made) = self.known(key)
         {
-            return Ok((made, true));
+            return Ok((key.clone(), (made, true)));
         }
         let this = self.clone();
         let (layers, top, key) = (self.layer_paths(&state.layers), state.top().cloned(), key.clone());
@@ -384,13 +385,16 @@ impl Solver {
             let lower = if layers.is_empty() { vec![empty_directory(&draft)?] } else { layers };
             let root = crate::runtime::overlay::mount_inert(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
-            work(root, &this)?;
+            let is_of_key = work(root, &this)?;
             let made = StepResult { layer: store.keep(&draft, top.as_ref(), epoch)?, created: this.created.clone() };
+            if !is_of_key {
+                return Ok((cache::key(&changed_meanwhile(key.as_str())?, &[]), made));
+            }
             cache::remember(&store, &key, &made);
-            Ok(made)
+            Ok((key, made))
         })
         .await?;
-        Ok((made, false))
+        Ok((made.0, (made.1, false)))
     }
 
     /// A step that was made before, or that an image which this build may take steps from was made by.
@@ -433,6 +437,12 @@ impl Solver {
         }
         Ok(cached)
     }
+}
+
+/// In the place of a key's text for files that were changed between the look at them and their copy: no other step has it.
+fn changed_meanwhile(of: &str) -> Result<String, ImageError> {
+    let once = crate::random::hex::<16>().map_err(ImageError::store("making a key".into()))?;
+    Ok(format!("{of} changed meanwhile {once}"))
 }
 
 /// ONBUILD's triggers of a base image, as instructions of the stage.

@@ -4,7 +4,7 @@
 //! root, and copies up the directories that are written into, with owner and mode.
 
 use super::links::CopiedLinks;
-use super::{Copy, CopySelection, Item, Selected};
+use super::{Copy, CopySelection, Item, SeenVersions, Selected};
 use crate::image::build::files::Tree;
 use crate::image::build::given_up::{self, GivenUpReader};
 use crate::image::unpack::make_directories;
@@ -15,7 +15,7 @@ use crate::sys::node::FoundNode;
 use crate::sys::regular::{copy_with_holes, open_regular};
 use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use std::fs::File;
@@ -25,13 +25,13 @@ use std::path::{Path, PathBuf};
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Copies into a layer, by its overlay's root. `seconds` is the time of what is made beside the copies.
+/// Copies into a layer, by its overlay's root. Returns which files it has copied.
 ///
 /// # Errors
 /// The disk's, or a destination that is a file where a directory is needed.
-pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
+pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedFd<'_>) -> Result<SeenVersions, ImageError> {
     let wanted = Path::new(&copy.destination);
-    let mut writer = Copier { copy, tree, root, selected, links: CopiedLinks::default() };
+    let mut writer = Copier { copy, tree, root, selected, links: CopiedLinks::default(), seen: SeenVersions::default() };
     let several = copy.sources.len() > 1 || selected.count() > 1;
     let into = copy.destination.ends_with('/')
         || copy.destination.ends_with("/.")
@@ -54,7 +54,7 @@ pub fn apply(copy: &Copy, selected: &CopySelection, tree: &Tree, root: BorrowedF
             if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, &resolved, into) };
         result.map_err(failed)?;
     }
-    Ok(())
+    Ok(writer.seen)
 }
 
 fn relative(path: &Path) -> &Path {
@@ -76,6 +76,7 @@ struct Copier<'a> {
     selected: &'a CopySelection,
     /// Of all sources of the instruction.
     links: CopiedLinks,
+    seen: SeenVersions,
 }
 
 impl Copier<'_> {
@@ -92,6 +93,7 @@ impl Copier<'_> {
         for item in selected.items(selection, tree)? {
             given_up::check()?;
             let item = item?;
+            self.seen.see(&item.found.stat);
             let place = match (selection.directory || into, item.name == Path::new("")) {
                 (true, true) => continue,
                 (true, false) => wanted.join(&item.name),
@@ -195,8 +197,19 @@ impl Copier<'_> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut to = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
         copy_with_holes(&from, &mut to, given_up::check)?;
+        self.see_changes(&from, stat)?;
         self.set(new, &from, &to)?;
         if stat.st_nlink > 1 { self.links.keep(stat, place, &to) } else { Ok(()) }
+    }
+
+    /// Sees a file again that was written while it was read.
+    fn see_changes(&mut self, file: &File, before: &FileStat) -> io::Result<()> {
+        let now = fstat(file)?;
+        let version = |stat: &FileStat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec);
+        if version(&now) != version(before) {
+            self.seen.see(&now);
+        }
+        Ok(())
     }
 
     /// Owner before mode and attributes, since a change of owner clears setuid and capabilities; all by what was made, not by its
@@ -215,14 +228,17 @@ impl Copier<'_> {
         make_directory(self.root, path, self.copy.owner.unwrap_or((0, 0)))
     }
 
-    fn extract(&self, selection: &Selected, wanted: &Path) -> io::Result<()> {
+    fn extract(&mut self, selection: &Selected, wanted: &Path) -> io::Result<()> {
         let directory = self.make_directory(wanted)?;
         let readable = openat(&directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        for item in self.selected.items(selection, self.tree)? {
+        let (selected, tree) = (self.selected, self.tree);
+        for item in selected.items(selection, tree)? {
             let item = item?;
-            let file = open_regular(self.tree.root(), &item.found.path)?;
-            let plain = GivenUpReader(compression::plain_of_any(file)?);
+            self.seen.see(&item.found.stat);
+            let file = open_regular(tree.root(), &item.found.path)?;
+            let plain = GivenUpReader(compression::plain_of_any(file.try_clone()?)?);
             crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
+            self.see_changes(&file, &item.found.stat)?;
         }
         Ok(())
     }

@@ -185,11 +185,14 @@ impl Solver {
             let mut all = Vec::new();
             for CopySource { tree, within, copy, ignored, identity } in sources {
                 let items = copy::select(&copy, &tree, &within, &ignored)?;
-                let digest = match identity {
-                    Some(identity) => identity,
-                    None => copy::digest(&copy, &items, &tree, this.host.contents())?,
+                let (digest, versions) = match identity {
+                    Some(identity) => (identity, None),
+                    None => {
+                        let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+                        (digest.content, Some(digest.versions))
+                    }
                 };
-                all.push((tree, copy, items, digest));
+                all.push((tree, copy, items, digest, versions));
             }
             Ok(all)
         })
@@ -199,7 +202,7 @@ impl Solver {
             other => other,
         })?;
         let mut parts = vec![step.instruction.keyword.clone()];
-        for (_, copy, items, digest) in &selected {
+        for (_, copy, items, digest, _) in &selected {
             parts.push(digest.clone());
             parts.push(format!(
                 "{} {:?} {} {:?} {} {} {}",
@@ -214,9 +217,14 @@ impl Solver {
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let key = cache::key(&state.key, &parts);
-        let made = self
+        let (key, made) = self
             .make(state, &key, move |root, _| {
-                selected.iter().try_for_each(|(tree, copy, items, _)| copy::apply(copy, items, tree, root.as_fd()))
+                let mut is_as_digested = true;
+                for (tree, copy, items, _, versions) in &selected {
+                    let copied = copy::apply(copy, items, tree, root.as_fd())?;
+                    is_as_digested &= versions.as_ref().is_none_or(|versions| copied.are(versions));
+                }
+                Ok(is_as_digested)
             })
             .await
             .map_err(|e| match e {

@@ -169,10 +169,10 @@ impl Solver {
         let parts = ["WORKDIR", &path, &owned];
         let key = cache::key(&state.key, if owner == (0, 0) { &parts[..2] } else { &parts });
         let directory = PathBuf::from(path);
-        let made = self
+        let (key, made) = self
             .make(state, &key, move |root, _| {
                 copy::make_directory(root.as_fd(), &directory, owner)
-                    .map(drop)
+                    .map(|_| true)
                     .map_err(ImageError::store(format!("making the directory {}", directory.display())))
             })
             .await?;

@@ -307,8 +307,11 @@ impl Solver {
             let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
             let draft = this.host.store().draft()?;
             let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;
-            copy::apply(&copy, &items, &tree, root.root())?;
-            Ok((draft, digest, items.file().map(Path::to_path_buf)))
+            let mut key = digest.content;
+            if !copy::apply(&copy, &items, &tree, root.root())?.are(&digest.versions) {
+                key = changed_meanwhile(&key)?;
+            }
+            Ok((draft, key, items.file().map(Path::to_path_buf)))
         })
         .await
         .map_err(|e| self.wrong(step, e.to_string()))?;
