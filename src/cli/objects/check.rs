@@ -5,6 +5,7 @@ use crate::cli::{Failure, Global, Outcome};
 use crate::engine::process::lifecycle::{DAMAGED, socket_path};
 use crate::network::netlink::Netlink;
 use crate::runtime::cgroup::Hierarchy;
+use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::path::Path;
 
@@ -41,6 +42,8 @@ pub async fn run(global: &Global) -> Outcome {
         apparmor(),
         watches(),
         resolver(),
+        room("data root", &global.data_root, 256 << 20),
+        room("run root", &global.run_root, 8 << 20),
     ];
     findings.extend(state(global).await);
     for finding in &findings {
@@ -262,6 +265,25 @@ async fn state(global: &Global) -> Vec<CheckFinding> {
         found.push(fine(WHAT, "nothing is known to be wrong"));
     }
     found
+}
+
+/// The room on the disk of a root, of which less than `little` bytes are soon used up. It need not be there yet.
+fn room(what: &'static str, root: &Path, little: u64) -> CheckFinding {
+    /// Bytes and files that a few containers need.
+    const NEEDED: (u64, u64) = (1 << 20, 100);
+    let Some(found) = root.ancestors().find_map(|directory| statvfs(directory).ok()) else {
+        return lacking(what, format!("{} cannot be looked at", root.display()));
+    };
+    let bytes = found.blocks_available() * found.fragment_size();
+    // A file system that makes its inodes as they are wanted says 0 of 0.
+    let files = if found.files() == 0 { u64::MAX } else { found.files_available() };
+    let left = |what: String| format!("{what} left for {}: free some, or give it another disk", root.display());
+    match (bytes, files) {
+        _ if files < NEEDED.1 => missing(what, left(format!("{files} files (inodes) are"))),
+        _ if bytes < NEEDED.0 => missing(what, left(format!("{bytes} bytes are"))),
+        _ if bytes < little => lacking(what, left(format!("{} MiB are", bytes >> 20))),
+        _ => fine(what, format!("{} MiB are free for {}", bytes >> 20, root.display())),
+    }
 }
 
 /// The containers that may fill the disk with their output.

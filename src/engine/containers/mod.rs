@@ -41,8 +41,9 @@ use crate::runtime::launch::{Exit, Join};
 use crate::runtime::quota;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,10 +152,11 @@ impl Engine {
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.config.run_directory(&record.id);
-            let doing = || EngineError::io(format!("preparing the container {}", record.name));
-            fs::create_dir_all(&run).map_err(doing())?;
+            // Which disk it is that refuses: the run root is another than the data root.
+            let doing = |at: &Path| EngineError::io(format!("preparing the container {} in {}", record.name, at.display()));
+            fs::create_dir_all(&run).map_err(doing(&run))?;
             if let Some(directory) = this.config.output_path(&record).parent() {
-                fs::create_dir_all(directory).map_err(doing())?;
+                fs::create_dir_all(directory).map_err(doing(directory))?;
             }
             let gateway = this.networks.host_gateway(&record);
             let etc_directory = this.config.etc_directory(&record.id);
@@ -168,16 +170,18 @@ impl Engine {
             launch.shared = shared;
             (launch.log.holds, launch.log.expected) = locked(&started.live).followers.for_launch();
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .map_err(|e| doing()(e.into()))?;
+                .map_err(|e| doing(&run)(e.into()))?;
             let mut fds = vec![theirs.as_fd()];
             fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
             let spawn = || -> Result<_, EngineError> {
-                fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?)
-                    .map_err(doing())?;
+                let write = |path: &Path, json: serde_json::Result<Vec<u8>>| -> Result<(), EngineError> {
+                    json.map_err(io::Error::from).and_then(|json| fs::write(path, json)).map_err(doing(path))
+                };
+                write(&run.join("launch.json"), serde_json::to_vec(&launch))?;
                 // For an engine whose journal has lost it.
-                fs::write(this.config.start_record(&record.id), serde_json::to_vec(&record).map_err(|e| doing()(e.into()))?)
-                    .map_err(doing())?;
-                Exit::reserve(&this.config.exit_file(&record.id)).map_err(doing())?;
+                write(&this.config.start_record(&record.id), serde_json::to_vec(&record))?;
+                let exit = this.config.exit_file(&record.id);
+                Exit::reserve(&exit).map_err(doing(&exit))?;
                 this.launcher.spawn(&run, &fds)
             };
             let monitor = gate.unless_broken_off(spawn).ok_or_else(|| broken_off(&record.name))??;
