@@ -325,25 +325,30 @@ fn what_was_half_made_or_half_removed_goes_and_nothing_else() {
     }
 }
 
-/// A small file system as a data root, so that it can be full.
+/// A small file system as a data root or a run root, so that it can be full.
 pub struct SmallDisk {
     pub stack: Stack,
+    root: PathBuf,
 }
 
 impl SmallDisk {
     pub fn new(size: &str) -> Self {
+        SmallDisk::at(Stack::data_root, size)
+    }
+
+    fn at(root: fn(&Stack) -> PathBuf, size: &str) -> Self {
         let stack = Stack::bare("none");
-        let data = stack.data_root();
-        std::fs::create_dir_all(&data).expect("directory");
+        let root = root(&stack);
+        std::fs::create_dir_all(&root).expect("directory");
         let options = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "wharf-test-disk"]).arg(&data).status();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "wharf-test-disk"]).arg(&root).status();
         assert!(mount.expect("mount").success());
         stack.import_busybox();
-        SmallDisk { stack }
+        SmallDisk { stack, root }
     }
 
     fn filler(&self) -> PathBuf {
-        self.stack.data_root().join("filler")
+        self.root.join("filler")
     }
 
     /// Takes all that is free.
@@ -352,7 +357,7 @@ impl SmallDisk {
         for size in [1 << 20, 64 << 10, 4096, 1] {
             while filler.write_all(&vec![b'x'; size]).is_ok() {}
         }
-        assert_eq!(nix::sys::statvfs::statvfs(&self.stack.data_root()).expect("disk").blocks_available(), 0);
+        assert_eq!(nix::sys::statvfs::statvfs(&self.root).expect("disk").blocks_available(), 0);
     }
 
     pub fn free(&self) {
@@ -367,7 +372,7 @@ impl Drop for SmallDisk {
             self.stack.wharf(&["container", "rm", "-f", id]);
         }
         self.stack.wharf(&["engine", "stop"]);
-        let unmount = || Command::new("umount").arg(self.stack.data_root()).status().is_ok_and(|status| status.success());
+        let unmount = || Command::new("umount").arg(&self.root).status().is_ok_and(|status| status.success());
         if std::thread::panicking() {
             unmount();
         } else {
@@ -385,6 +390,24 @@ fn kill_engine(stack: &Stack) {
 
 fn inspected(stack: &Stack, name: &str, what: &str) -> String {
     stack.wharf(&["container", "inspect", "-f", what, name]).ok().trim().to_string()
+}
+
+#[test]
+fn a_full_run_root_is_told_from_a_full_data_root() {
+    let disk = SmallDisk::at(Stack::run_root, "2m");
+    let stack = &disk.stack;
+    stack.wharf(&["container", "run", "-d", "--name", "first", "busybox:local", "sleep", "1000"]).ok();
+    disk.fill();
+    let run_root = stack.run_root().display().to_string();
+    let started = stack.wharf(&["container", "run", "-d", "--name", "second", "busybox:local", "sleep", "1000"]);
+    started.fails(125, &["preparing the container second", &run_root, "No space left"]);
+    let check = stack.wharf(&["system", "check"]).fails(1, &[]).stdout;
+    let line = |what: &str| check.lines().find(|line| line.contains(what)).unwrap_or_default().to_string();
+    assert!(line("run root").starts_with("missing") && line("run root").contains(&run_root), "{check}");
+    assert!(line("data root").starts_with("ok"), "{check}");
+    disk.free();
+    assert!(!stack.wharf(&["system", "check"]).stdout.contains("missing  run root"));
+    stack.wharf(&["container", "run", "-d", "--name", "second", "busybox:local", "sleep", "1000"]).ok();
 }
 
 #[test]
