@@ -3,6 +3,7 @@
 use super::node::{At, FileId};
 use std::fmt;
 
+/// Whether a finding keeps the project from being loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {

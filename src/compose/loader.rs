@@ -24,6 +24,7 @@ const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 type Diagnostics = Vec<Diagnostic>;
 type VariableValues = HashMap<String, String>;
 
+/// Loads one project: the files, their includes and extensions, the variables in them.
 pub struct Loader<'a> {
     options: &'a LoadOptions,
     sources: Sources,

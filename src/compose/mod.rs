@@ -93,6 +93,7 @@ pub struct Skip {
     pub one_machine: bool,
 }
 
+/// Contents of configs and secrets that are in the project itself: by `configs` or `secrets`, and the name.
 pub type Contents = HashMap<(&'static str, String), String>;
 
 /// A loaded project.

@@ -47,6 +47,7 @@ pub struct ProjectFile {
     pub content: Vec<u8>,
 }
 
+/// What a layer of a published project is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     Compose,

@@ -273,6 +273,7 @@ pub(super) enum UploadBody {
     File(PathBuf, Sending),
 }
 
+/// Is told how many bytes of a blob have been sent.
 pub(super) type Sending = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Bytes that are handed to the connection at once.

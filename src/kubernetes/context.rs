@@ -12,6 +12,7 @@ use crate::compose::node::{At, Node};
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
+/// What the conversion of each service knows and adds to: the project, the options, the findings.
 pub struct Context<'a> {
     pub loaded: &'a Loaded,
     pub options: &'a Options,

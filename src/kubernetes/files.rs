@@ -5,6 +5,7 @@ use crate::compose::render::yaml;
 use serde_json::{Value as Json, json};
 use std::str::FromStr;
 
+/// In what form objects are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]

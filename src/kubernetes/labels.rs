@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use std::collections::BTreeMap;
 
+/// Labels of an object or a selector.
 pub type Labels = BTreeMap<String, String>;
 
 pub const NAME: &str = "app.kubernetes.io/name";

@@ -46,6 +46,7 @@ pub struct LiveList<T> {
     pub items: Vec<T>,
 }
 
+/// `metadata` of a list.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct LiveListMeta {
     /// Where the next page begins; empty on the last.
@@ -53,6 +54,7 @@ pub struct LiveListMeta {
     pub next: String,
 }
 
+/// `metadata` of an object; times are RFC 3339.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveMeta {
@@ -99,6 +101,7 @@ pub struct LiveObject {
     pub status: LiveStatus,
 }
 
+/// What of the `spec` of workloads is looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveSpec {
@@ -110,6 +113,7 @@ pub struct LiveSpec {
     pub update_strategy: LiveStrategy,
 }
 
+/// `updateStrategy` of a StatefulSet or a DaemonSet.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LiveStrategy {
@@ -117,6 +121,7 @@ pub struct LiveStrategy {
     pub kind: String,
 }
 
+/// What of the `status` of workloads and claims is looked at: numbers of Pods, and conditions.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveStatus {
@@ -139,6 +144,7 @@ pub struct LiveStatus {
     pub phase: String,
 }
 
+/// One of `status.conditions`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LiveCondition {
@@ -157,6 +163,7 @@ impl LiveStatus {
     }
 }
 
+/// A Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LivePod {
@@ -168,6 +175,7 @@ pub struct LivePod {
     pub status: LivePodStatus,
 }
 
+/// `spec` of a Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LivePodSpec {
@@ -176,6 +184,7 @@ pub struct LivePodSpec {
     pub init_containers: Vec<LiveContainer>,
 }
 
+/// A container of a Pod, as it is wanted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LiveContainer {
@@ -183,6 +192,7 @@ pub struct LiveContainer {
     pub image: String,
 }
 
+/// `status` of a Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LivePodStatus {
@@ -195,6 +205,7 @@ pub struct LivePodStatus {
     pub init_container_statuses: Vec<LiveContainerStatus>,
 }
 
+/// A container of a Pod, as it is.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveContainerStatus {
@@ -217,6 +228,7 @@ pub struct LiveContainerState {
     pub terminated: Option<LiveTerminated>,
 }
 
+/// Why a container does not run yet.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LiveWaiting {
@@ -224,12 +236,14 @@ pub struct LiveWaiting {
     pub message: String,
 }
 
+/// Since when a container runs, RFC 3339.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveRunning {
     pub started_at: Option<String>,
 }
 
+/// How a container has ended.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LiveTerminated {
@@ -252,6 +266,7 @@ pub struct LiveEvent {
     pub event_time: Option<String>,
 }
 
+/// The object that an event is about.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LiveInvolved {

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 /// The name by which the API server knows who has set a field.
 pub const MANAGER: &str = "wharf";
 
+/// To whom an object of the cluster belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Belongs {
     /// To this project, by wharf.

@@ -20,6 +20,7 @@ const TIMEOUT: Nanos = Nanos(30 * SECOND);
 const START_INTERVAL: Nanos = Nanos(5 * SECOND);
 const RETRIES: u32 = 3;
 
+/// A container's probes, made of a service's health check and hooks.
 #[derive(Default)]
 pub struct Probes {
     pub startup: Option<Probe>,

@@ -2,6 +2,7 @@
 
 use super::live::{LiveObject, LivePod};
 
+/// How far an object has come to what was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutState {
     /// What is to be said of it.

@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// `meta/v1 Status` of an answer that is an error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RefusalStatus {
@@ -16,6 +17,7 @@ pub struct RefusalStatus {
     pub details: RefusalDetails,
 }
 
+/// `StatusDetails`: the reasons one by one, and when to try again (seconds; 0 is not said).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RefusalDetails {
@@ -23,6 +25,7 @@ pub struct RefusalDetails {
     pub retry_after_seconds: u64,
 }
 
+/// `StatusCause`: one reason, and the field that it is about.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RefusalCause {

@@ -17,6 +17,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+/// The body of an answer: messages, and the status in the trailers.
 pub(super) type GrpcBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Bytes of a message: the default of gRPC for Go, and so of what clients send.

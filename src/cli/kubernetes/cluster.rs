@@ -40,6 +40,7 @@ pub struct ApplyOptions {
     pub dry_run: bool,
 }
 
+/// An API server, and the namespace that a command works in.
 pub struct Cluster {
     client: kube::Client,
     credentials: Credentials,

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io;
 use tokio_rustls::rustls::{self, CertificateError};
 
+/// Why a request to a cluster has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// It has answered that it will not.

@@ -35,6 +35,7 @@ struct HeldToken {
     until: Option<Timestamp>,
 }
 
+/// Who a command is for a cluster. A token that a plugin or a file gives is asked for again when it has run out.
 pub struct Credentials {
     source: TokenSource,
     held: Mutex<Option<HeldToken>>,

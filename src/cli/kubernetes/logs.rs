@@ -67,6 +67,7 @@ async fn show(global: &Global, command: &PodLogs) -> Outcome {
     if command.follow { log_follow::follow(&view).await } else { view.once().await }
 }
 
+/// What `kubernetes logs` shows: of which project and Pods, since when.
 pub struct PodLogView<'a> {
     cluster: Arc<Cluster>,
     project: &'a str,

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+/// `services.*.deploy`: how many containers a service has, what they may use, and how they are replaced.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Deploy {
@@ -21,6 +22,7 @@ pub struct Deploy {
     pub update_config: Option<UpdateConfig>,
 }
 
+/// `deploy.placement`: of several machines. wharf has one, and keeps it for `config` and the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placement {
@@ -29,6 +31,7 @@ pub struct Placement {
     pub preferences: Vec<Json>,
 }
 
+/// `deploy.update_config` and `rollback_config`: how containers are replaced.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpdateConfig {
@@ -42,6 +45,7 @@ pub struct UpdateConfig {
     pub parallelism: Option<u64>,
 }
 
+/// `deploy.resources`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeployResources {
@@ -49,6 +53,7 @@ pub struct DeployResources {
     pub reservations: Option<Reservations>,
 }
 
+/// `deploy.resources.reservations`: what a service needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reservations {
@@ -59,6 +64,7 @@ pub struct Reservations {
     pub memory: Option<ByteSize>,
 }
 
+/// `deploy.resources.limits`: what a service gets at most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -68,6 +74,7 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+/// `deploy.restart_policy`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeployRestartPolicy {

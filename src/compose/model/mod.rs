@@ -50,6 +50,7 @@ impl Project {
     }
 }
 
+/// `networks.*`; the name is the one in the engine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
@@ -65,6 +66,7 @@ pub struct Network {
     pub ipam: NetworkIpam,
 }
 
+/// `networks.*.ipam`: which addresses a network has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkIpam {
@@ -73,6 +75,7 @@ pub struct NetworkIpam {
     pub options: IndexMap<String, String>,
 }
 
+/// `networks.*.ipam.config[]`: a subnet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpamConfig {
@@ -82,6 +85,7 @@ pub struct IpamConfig {
     pub aux_addresses: IndexMap<String, String>,
 }
 
+/// `volumes.*`; the name is the one in the engine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Volume {
@@ -110,6 +114,7 @@ pub struct FileObject {
     pub template_driver: Option<String>,
 }
 
+/// `models.*`: a language model that services use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Model {
