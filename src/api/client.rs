@@ -263,6 +263,15 @@ impl Client {
         self.send(Self::request(Method::DELETE, path, Self::empty_body())?).await.map(drop)
     }
 
+    /// A DELETE whose answer is JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete_for<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let bytes = self.answer(Self::request(Method::DELETE, path, Self::empty_body())?).await?;
+        serde_json::from_slice(&bytes).map_err(ClientError::protocol)
+    }
+
     /// A GET whose answer is written somewhere as it comes.
     ///
     /// # Errors

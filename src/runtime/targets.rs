@@ -93,6 +93,10 @@ pub fn open_ordinary_directory(root: BorrowedFd<'_>, path: &Path) -> Result<Owne
 
 fn check(root: BorrowedFd<'_>, path: &Path, target: BorrowedFd<'_>) -> Result<(), StepFailed> {
     let doing = || format!("mounting on {} in the container", path.display());
+    // Nobody would find it there: the root itself is what processes have already.
+    if is_same(root, target).doing(doing())? {
+        return Err(StepFailed::because(doing(), "it leads to the root of the container, on which nothing can be mounted"));
+    }
     let clean = clean(path);
     let is_allowed = match fstatfs(target).doing(doing())?.filesystem_type() {
         PROC_SUPER_MAGIC => match clean.strip_prefix("proc") {

@@ -668,3 +668,21 @@ fn an_image_of_another_machine_is_refused_or_warned_of() {
         stack.wharf(&["down"]).ok();
     }
 }
+
+#[test]
+fn a_forced_removal_takes_the_name_and_keeps_the_image() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "run", "-d", "--name", "keeps", "busybox:local", "sleep", "1000"]).ok();
+    let refused = stack.wharf(&["image", "rm", "busybox:local", "none:1"]);
+    refused.fails(1, &["must force", "in use by the container keeps", "No such image: none:1"]);
+    let removed = stack.wharf(&["image", "rm", "-f", "none:1", "busybox:local"]).ok();
+    assert_eq!(removed, "Untagged: busybox:local\n");
+    assert!(!stack.wharf(&["image", "ls"]).ok().contains("busybox"));
+    stack.wharf(&["container", "restart", "-t", "0", "keeps"]).ok();
+    stack.wharf(&["image", "prune", "-af"]).ok();
+    stack.wharf(&["container", "restart", "-t", "0", "keeps"]).ok();
+    stack.wharf(&["container", "rm", "-f", "keeps"]).ok();
+    stack.import_busybox();
+    let removed = stack.wharf(&["image", "rm", "busybox:local"]).ok();
+    assert!(removed.starts_with("Untagged: busybox:local\nDeleted: sha256:"), "{removed}");
+}

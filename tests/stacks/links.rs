@@ -187,3 +187,41 @@ fn a_link_to_nothing_that_is_swapped_makes_nothing_outside() {
     }
     assert_eq!(stack.state("a"), "running");
 }
+
+/// A new volume has what the image has there, hard links included, and no image can exhaust who fills it.
+#[test]
+fn a_new_volume_keeps_hard_links_and_has_a_bounded_depth() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir(stack.path("context")).expect("directory");
+    stack.write(
+        "context/Dockerfile",
+        "FROM busybox:local\nRUN mkdir -p /v/sub && echo one > /v/a && ln /v/a /v/b && ln /v/a /v/sub/c && ln /v/a /outside && echo two > /v/d\n\
+         RUN mkdir /deep && cd /deep && i=0 && while [ $i -lt 1000 ]; do mkdir d && cd d || exit 1; i=$((i+1)); done\n",
+    );
+    stack.wharf(&["image", "build", "-t", "linked:1", "context"]).ok();
+    let look = ["-v", "vol:/v", "linked:1", "stat", "-c", "%h %i", "/v/a", "/v/b", "/v/sub/c", "/v/d"];
+    let found = stack.wharf(&[&["container", "run", "--rm"][..], &look].concat()).ok();
+    let lines: Vec<&str> = found.lines().collect();
+    assert!(lines[0].starts_with("3 ") && lines[0] == lines[1] && lines[1] == lines[2] && lines[3].starts_with("1 "), "{found}");
+    let deep = stack.wharf(&["container", "run", "--rm", "-v", "bottomless:/deep", "linked:1", "true"]);
+    deep.fails(125, &["copying the image's /deep into the new volume", "nested more than 400 deep"]);
+    // As `cp` fills it, in the engine.
+    let engine = stack.engine_pid();
+    stack.wharf(&["container", "create", "--name", "c", "-v", "bottomless:/deep", "linked:1", "true"]).ok();
+    stack.wharf(&["container", "cp", "c:/deep", "-"]).fails(1, &["nested more than 400 deep"]);
+    assert_eq!(stack.engine_pid(), engine);
+    stack.wharf(&["container", "rm", "c"]).ok();
+}
+
+#[test]
+fn nothing_is_mounted_on_the_root() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir(stack.path("context")).expect("directory");
+    stack.write("context/Dockerfile", "FROM busybox:local\nRUN ln -s / /all && ln -s . /here\n");
+    stack.wharf(&["image", "build", "-t", "rooted:1", "context"]).ok();
+    let here = stack.path("context").display().to_string();
+    for (flag, mount) in [("-v", format!("{here}:/all")), ("-v", "vol:/here".into()), ("--tmpfs", "/all".into())] {
+        let started = stack.wharf(&["container", "run", "--rm", flag, &mount, "rooted:1", "true"]);
+        started.fails(125, &["it leads to the root of the container"]);
+    }
+}

@@ -1,7 +1,7 @@
 //! `wharf pull`, `wharf images` and `wharf image`.
 
 use super::network;
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::{ImageHistoryItem, ImageRemoval, ImageSummary, ImagesPruned, ProgressLine};
 use crate::cli::output::format::{Column, LABEL, Listing};
@@ -137,7 +137,7 @@ pub enum ImageCommand {
     /// Remove images.
     #[command(alias = "remove")]
     Rm {
-        /// Docker's: an image that a container uses is kept in any case.
+        /// An image that a container uses loses its name, and is kept; what is not there is no failure.
         #[arg(short, long)]
         force: bool,
         #[arg(required = true)]
@@ -457,12 +457,7 @@ pub async fn image(global: &Global, command: ImageCommand) -> Outcome {
         ImageCommand::Ls { listing, name, digests, filter, .. } => {
             list_images(&client, &listing, name.as_deref(), digests, &filter).await?;
         }
-        ImageCommand::Rm { references, .. } => {
-            for reference in references {
-                client.delete(&format!("/images/{}", escape(&reference))).await?;
-                println!("Untagged: {reference}");
-            }
-        }
+        ImageCommand::Rm { references, force } => remove(&client, &references, force).await?,
         ImageCommand::Inspect { format, references } => {
             let paths = references.iter().map(|reference| format!("/images/{}/json", escape(reference)));
             super::network::inspect(&client, format.as_deref(), paths).await?;
@@ -481,4 +476,24 @@ async fn upload(client: &Client, path: &str, file: Option<PathBuf>) -> Result<St
         }
         None => Ok(client.post_stream(path, tokio::io::stdin()).await?),
     }
+}
+
+/// Removes each image that can be removed; with exit code 1 where one could not.
+async fn remove(client: &Client, references: &[String], force: bool) -> Outcome {
+    let mut failed = false;
+    for reference in references {
+        let path = format!("/images/{}?force={}", escape(reference), u8::from(force));
+        match client.delete_for::<Vec<ImageRemoval>>(&path).await {
+            Ok(removed) => {
+                let lines = removed.iter().flat_map(|one| [("Untagged", &one.untagged), ("Deleted", &one.deleted)]);
+                lines.filter(|(_, what)| !what.is_empty()).for_each(|(done, what)| println!("{done}: {what}"));
+            }
+            Err(error @ ClientError::Refused { status, .. }) => {
+                eprintln!("error: {error}");
+                failed |= !(force && status == 404);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
