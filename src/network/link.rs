@@ -333,6 +333,10 @@ fn family(address: IpAddr) -> (u8, Vec<u8>) {
 
 /// Gives a link an address. One of IPv6 is usable at once: wharf gives none out twice, so nobody is asked whether he has it.
 pub fn address(index: u32, address: IpAddr, prefix: u8) -> NetlinkMessage {
+    new_address(index, address, prefix, NLM_F_EXCL)
+}
+
+fn new_address(index: u32, address: IpAddr, prefix: u8, flag: u16) -> NetlinkMessage {
     const IFA_BROADCAST: u16 = 4;
     const IFA_F_NODAD: u8 = 2;
     let (family, octets) = family(address);
@@ -342,12 +346,22 @@ pub fn address(index: u32, address: IpAddr, prefix: u8) -> NetlinkMessage {
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     if address.is_ipv6() {
         header[2] = IFA_F_NODAD;
-        return NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header).attr(IFA_ADDRESS, &octets);
+        return NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | flag, &header).attr(IFA_ADDRESS, &octets);
     }
-    NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
+    NetlinkMessage::new(RTM_NEWADDR, NLM_F_CREATE | flag, &header)
         .attr(IFA_LOCAL, &octets)
         .attr(IFA_ADDRESS, &octets)
         .attr(IFA_BROADCAST, &self::family(Subnet::new(address, prefix).last()).1)
+}
+
+/// Gives a link an address that it may have already.
+pub fn own_address(index: u32, address: IpAddr, prefix: u8) -> NetlinkMessage {
+    new_address(index, address, prefix, NLM_F_REPLACE)
+}
+
+/// Changes the hardware address of a link that is in use.
+pub fn set_mac(index: u32, mac: [u8; 6]) -> NetlinkMessage {
+    NetlinkMessage::new(RTM_NEWLINK, 0, &ifinfo(index, 0)).attr(IFLA_ADDRESS, &mac)
 }
 
 /// The default route of a gateway's family, in the place of the one that there is.

@@ -204,7 +204,7 @@ pub fn connect(container: &str, namespace: &OwnedFd, attachment: &Attachment) ->
 /// # Errors
 /// The step that failed.
 pub fn disconnect(container: &str, namespace: &OwnedFd, address: IpAddr) -> Result<(), NetworkError> {
-    at_interface(container, namespace, address, "removing the interface", |index| vec![link::delete(index)])
+    at_interface(container, namespace, address, "removing the interface", |index, _| vec![link::delete(index)])
 }
 
 /// Has the interface with an address lead out of a namespace, by gateways of its network.
@@ -212,8 +212,52 @@ pub fn disconnect(container: &str, namespace: &OwnedFd, address: IpAddr) -> Resu
 /// # Errors
 /// The step that failed.
 pub fn lead_out(container: &str, namespace: &OwnedFd, address: IpAddr, gateways: &[IpAddr]) -> Result<(), NetworkError> {
-    let routes = |index| gateways.iter().map(|gateway| link::default_route(index, *gateway)).collect();
+    let routes = |index, _: &str| gateways.iter().map(|gateway| link::default_route(index, *gateway)).collect();
     at_interface(container, namespace, address, "setting the default route", routes)
+}
+
+/// The addresses of an interface that others have had until now.
+#[derive(Debug)]
+pub struct Readdressing {
+    /// What the interface has now and keeps, what it gets, and the prefix of both.
+    pub addresses: Vec<(IpAddr, IpAddr, u8)>,
+    pub gateways: Vec<IpAddr>,
+    pub mac: [u8; 6],
+    /// The host's end, whose bridge port lets the new MAC address through.
+    pub host_name: String,
+    pub port: link::BridgePort,
+}
+
+/// Gives an interface further addresses, from which the container speaks from now on, and the MAC address that neighbours know of
+/// them. Connections to the addresses that it had go on.
+///
+/// # Errors
+/// The step that failed.
+pub fn readdress(container: &str, namespace: &OwnedFd, to: &Readdressing) -> Result<(), NetworkError> {
+    let step =
+        |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    let Some((known, ..)) = to.addresses.first() else { return Ok(()) };
+    let end = link::index_of(&to.host_name).map_err(step("finding the host's end"))?;
+    let host = Netlink::route().map_err(step("opening a netlink socket"))?;
+    host.send(&to.port.messages(end, to.mac)).map_err(|(_, e)| step("guarding the bridge's port")(e))?;
+    let messages = |index: u32, name: &str| {
+        // The change of the MAC address tells the neighbours of all addresses then.
+        let _ = set("net.ipv4.conf.IFNAME.arp_notify", name, "1");
+        let _ = set("net.ipv6.conf.IFNAME.ndisc_notify", name, "1");
+        let mut messages = Vec::new();
+        for (had, gets, prefix) in &to.addresses {
+            // The first address of an IPv4 subnet is the one that is spoken from; with the last one go the others.
+            if had.is_ipv4() {
+                messages.push(link::remove_address(index, *had, *prefix));
+            }
+            messages.push(link::own_address(index, *gets, *prefix));
+            messages.push(link::own_address(index, *had, *prefix));
+        }
+        messages.push(link::set_mac(index, to.mac));
+        messages.extend(to.gateways.iter().map(|gateway| link::default_route(index, *gateway)));
+        messages
+    };
+    at_interface(container, namespace, *known, "taking addresses over", messages)
 }
 
 /// Sends messages about the interface with an address, if there is one.
@@ -222,7 +266,7 @@ fn at_interface(
     namespace: &OwnedFd,
     address: IpAddr,
     doing: &'static str,
-    messages: impl FnOnce(u32) -> Vec<NetlinkMessage> + Send,
+    messages: impl FnOnce(u32, &str) -> Vec<NetlinkMessage> + Send,
 ) -> Result<(), NetworkError> {
     let step =
         |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
@@ -238,7 +282,7 @@ fn at_interface(
         });
         let Some(name) = name.map(|interface| interface.interface_name) else { return Ok(()) };
         let index = link::index_of(&name).map_err(step("finding the interface"))?;
-        inner.send(&messages(index)).map_err(|(_, e)| step(doing)(e))
+        inner.send(&messages(index, &name)).map_err(|(_, e)| step(doing)(e))
     })
 }
 

@@ -347,15 +347,23 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Whether two containers of the service can run beside each other. An address of its own is one container's.
+    /// Whether two containers of the service can run beside each other. An IP address of its own is given over on a bridge; a MAC
+    /// address, and one on another machine's network, is one container's.
     fn may_start_first(&mut self, name: &str, service: &Service) -> bool {
-        let own = |network: &ServiceNetwork| {
-            network.ipv4_address.is_some() || network.ipv6_address.is_some() || network.mac_address.is_some()
+        let is_bridge = |network: &str| {
+            let driver = self.project.networks.get(network).map(|network| (network.external, network.driver.as_deref()));
+            matches!(driver, Some((false, None | Some("bridge" | "default" | ""))))
         };
-        let fixed = service.mac_address.is_some() || service.networks.values().flatten().any(own);
+        let own = |(name, network): (&String, &Option<ServiceNetwork>)| {
+            network.as_ref().is_some_and(|network| {
+                let address = network.ipv4_address.is_some() || network.ipv6_address.is_some();
+                network.mac_address.is_some() || (address && !is_bridge(name))
+            })
+        };
+        let fixed = service.mac_address.is_some() || service.networks.iter().any(own);
         if fixed {
             let warning = format!(
-                "{name} has an address of its own, which two containers cannot have at once: the old one is stopped first"
+                "{name} has an address of its own that cannot be given over while both run: the old one is stopped first"
             );
             if !self.plan.warnings.contains(&warning) {
                 self.plan.warnings.push(warning);

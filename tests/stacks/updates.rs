@@ -228,8 +228,13 @@ fn a_failed_update_stops_where_deploy_says() {
 fn an_update_that_was_broken_off_is_undone_or_ended() {
     let stack = Stack::new("nothing");
     let write = |version: &str| {
-        let web = web(version, CHECKED, ", ports: ['127.0.0.1::80'], deploy: {update_config: {order: start-first}}");
-        stack.write("compose.yaml", &format!("services:\n  web: {web}\n"));
+        let more = ", ports: ['127.0.0.1::80'], deploy: {update_config: {order: start-first}}, networks: {inner: {ipv4_address: 10.232.10.77}}";
+        let network = "networks: {inner: {ipam: {config: [{subnet: 10.232.10.0/24}]}}}";
+        stack.write("compose.yaml", &format!("services:\n  web: {}\n{network}\n", web(version, CHECKED, more)));
+    };
+    let has_own_address = || {
+        let shown = stack.wharf(&["exec", "web", "ip", "-o", "addr"]);
+        shown.code == 0 && shown.stdout.contains("10.232.10.77/24")
     };
     write("good-0");
     stack.wharf(&["up", "-d", "--wait"]).ok();
@@ -248,6 +253,7 @@ fn an_update_that_was_broken_off_is_undone_or_ended() {
             all.len() == 1 && all[0]["Name"] == *name && all[0]["State"] == "running"
         };
         eventually(&format!("there is one container, killed at line {line}"), 20, whole);
+        eventually(&format!("it has its own address, killed at line {line}"), 5, has_own_address);
         let after = get(&address).expect("answer");
         assert!([&before, &version].contains(&&after), "{after}");
         ends.insert(after == version);
@@ -516,4 +522,99 @@ fn wrk_loses_nothing_through_updates() {
         assert!(answered.is_some_and(|count| count > 100), "{text}");
         assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
     }
+}
+
+/// A service's own address goes to the new container when the old one is gone; what is connected to either goes on.
+#[test]
+fn an_address_of_its_own_is_given_over() {
+    let stack = Stack::new("nothing");
+    let own: std::net::IpAddr = "10.232.9.77".parse().expect("address");
+    let own6: std::net::IpAddr = "fd00:232:9::77".parse().expect("address");
+    let write = |version: &str| {
+        let web = format!(
+            "{{image: 'busybox:local', environment: [V={version}], ports: ['80'],
+              command: [sh, -c, 'mkdir -p /www; echo $$V > /www/index.html; trap \"sleep 1; exit 0\" TERM; httpd -f -p 80 -h /www & nc -ll -p 7 -e cat & wait'],
+              networks: {{inner: {{ipv4_address: {own}, ipv6_address: '{own6}'}}}}, deploy: {{update_config: {{order: start-first, monitor: 100ms}}}}}}"
+        );
+        let network = "{enable_ipv6: true, ipam: {config: [{subnet: 10.232.9.0/24}, {subnet: 'fd00:232:9::/64'}]}}";
+        let client = sleeping("networks: [inner]");
+        stack
+            .write("compose.yaml", &format!("services:\n  web: {web}\n  client: {{{client}}}\nnetworks: {{inner: {network}}}\n"));
+    };
+    let container = |service: &str| format!("{}-{service}-1", stack.project);
+    let namespace =
+        |service: &str| std::fs::File::open(format!("/proc/{}/ns/net", stack.pid(&container(service)))).expect("namespace");
+    let within = |service: &str, work: &(dyn Fn() + Sync)| {
+        let namespace = namespace(service);
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+                work();
+            });
+            entered.join().expect("checked");
+        });
+    };
+    let addresses = || stack.sh("web", "ip -o addr show dev eth0 scope global | awk '{print $4}' | sort");
+    write("one");
+    stack.wharf(&["up", "-d"]).ok();
+    let client = stack.sh("client", "ip -o -4 addr show dev eth0 | awk '{print $4}' | cut -d/ -f1");
+    let port = published(&stack, "web");
+    for version in ["two", "three"] {
+        write(version);
+        let asking = [Asking::start(format!("127.0.0.1:{port}")), Asking::by_name(&stack, &container("client"), "web")];
+        // One that comes by the name while the old container ends.
+        let joining = {
+            let (namespace, own) = (namespace("client"), own);
+            std::thread::spawn(move || {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+                let mut found = None;
+                eventually("the name leads to the new container", 60, || {
+                    found = resolve("web").ok().filter(|address| *address != own);
+                    found.is_some()
+                });
+                TcpStream::connect((found.expect("found"), 7)).expect("connected")
+            })
+        };
+        let said = stack.wharf(&["up", "-d"]);
+        assert!(said.code == 0 && !said.stderr.contains("an address of its own"), "{}", said.stderr);
+        let mut joined = joining.join().expect("joined");
+        for one in asking {
+            assert_eq!(one.end(), Vec::<String>::new(), "{version}");
+        }
+        let mut echoed = |text: &[u8]| {
+            joined.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+            let mut buffer = vec![0; text.len()];
+            joined.write_all(text).and_then(|()| joined.read_exact(&mut buffer)).expect("echo");
+            assert_eq!(buffer, text);
+        };
+        echoed(b"goes on");
+        // Neighbours find it at once, and it speaks from there.
+        within("client", &|| {
+            for address in [format!("{own}:80"), format!("[{own6}]:80")] {
+                assert_eq!(get(&address).expect(&address), version);
+            }
+            assert_eq!(resolve("web").expect("resolved"), own);
+        });
+        within("web", &|| {
+            let speaks = |local: &str, to: &str| {
+                let socket = UdpSocket::bind(local).and_then(|socket| socket.connect(to).map(|()| socket)).expect("socket");
+                socket.local_addr().expect("address").ip()
+            };
+            assert_eq!(speaks("0.0.0.0:0", &format!("{client}:9")), own);
+            assert_eq!(speaks("0.0.0.0:0", "10.231.255.9:9"), own, "by its gateway");
+            assert_eq!(speaks("[::]:0", "[fd00:232:9::1]:9"), own6);
+        });
+        let engine = stack.engine_pid().expect("engine");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("kill");
+        eventually("another engine", 10, || stack.engine_pid().is_some_and(|pid| pid != engine));
+        let inspected =
+            stack.wharf(&["container", "inspect", "-f", "{{json .NetworkSettings.Networks}}", &container("web")]).ok();
+        assert!(inspected.contains(&own.to_string()) && inspected.contains(&own6.to_string()), "{inspected}");
+        echoed(b"and on");
+        assert_eq!(get(&format!("127.0.0.1:{port}")).expect("published"), version);
+        assert_eq!(addresses().lines().count(), 4, "{}", addresses());
+    }
+    stack.wharf(&["restart", "-t", "0", "web"]).ok();
+    assert_eq!(addresses(), format!("{own}/24\n{own6}/64"), "what it had meanwhile is given back");
+    eventually("it answers", 10, || get(&format!("127.0.0.1:{port}")).is_ok_and(|version| version == "three"));
 }

@@ -62,6 +62,7 @@ fn choose_addresses(
         let unfit = |a: IpAddr| taken(a) || !pool.subnet.contains(a) || a == pool.subnet.base();
         let stays = known.of_family(family).filter(|address| pool.subnet.contains(*address) && !taken(*address));
         chosen.set(match (stays, wanted.of_family(family)) {
+            (Some(_), Some(wanted)) if !unfit(wanted) && !pool.subnet.is_reserved(wanted) => wanted,
             (Some(known), _) => known,
             (None, Some(wanted)) if !pool.subnet.contains(wanted) => {
                 let (network, subnet) = (name(), pool.subnet.to_string());
@@ -111,12 +112,28 @@ pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Endpoint) 
     let interface = record.interfaces.get(&network.id).filter(|_| !administers_network(record))?;
     let endpoint = record.spec.networks.iter().find(|endpoint| endpoint.network == network.name);
     let link_local = endpoint.into_iter().flat_map(|endpoint| endpoint.link_local_ips.iter().copied());
-    Some(Sender { interface: interface.clone(), addresses: addresses.iter().chain(link_local).collect() })
+    let former = record.former_addresses.get(&network.id).into_iter().flat_map(|addresses| addresses.iter());
+    Some(Sender { interface: interface.clone(), addresses: addresses.iter().chain(former).chain(link_local).collect() })
+}
+
+/// How a container's port of a network's bridge is.
+pub(super) fn bridge_port(record: &ContainerRecord, network: &NetworkRecord) -> link::BridgePort {
+    link::BridgePort {
+        isolated: !network.is_on("com.docker.network.bridge.enable_icc"),
+        hairpin: !record.spec.ports.is_empty(),
+        guarded: !administers_network(record),
+    }
+}
+
+/// The addresses that a container has, by the network's id.
+pub(super) fn addresses_of(record: &ContainerRecord) -> impl Iterator<Item = (String, IpAddr)> {
+    let all = record.endpoints.iter().chain(&record.former_addresses);
+    all.flat_map(|(id, addresses)| addresses.iter().map(|address| (id.clone(), address)))
 }
 
 /// The default routes of a container: of each family the number of an endpoint, and the gateway there. It is on the network with
 /// the highest `gw_priority`; of equal ones the first.
-fn ways_out(record: &ContainerRecord, endpoints: &[Endpoint]) -> Vec<(usize, IpAddr)> {
+pub(super) fn ways_out(record: &ContainerRecord, endpoints: &[Endpoint]) -> Vec<(usize, IpAddr)> {
     let endpoint = |network: &NetworkRecord| record.spec.networks.iter().find(|e| e.network == network.name);
     let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
     let of_family = |family| {
@@ -130,15 +147,21 @@ fn ways_out(record: &ContainerRecord, endpoints: &[Endpoint]) -> Vec<(usize, IpA
 
 impl Networks {
     /// Gives a container its addresses on each of its networks. Those that it has already stay.
-    fn assign_addresses(&self, container: &Container) -> Result<Vec<Endpoint>, EngineError> {
+    pub(super) fn assign_addresses(&self, container: &Container) -> Result<Vec<Endpoint>, EngineError> {
         let record = container.record();
         // The lock of the networks makes looking, choosing and noting an address one step for all containers.
         let networks = locked(&self.records);
         locked(&container.live).on_networks = true;
-        let mut others: HashSet<(String, IpAddr)> = HashSet::new();
+        // The one that it runs beside has the addresses of the definition as long as it is there.
+        let beside = record.replaces.as_ref().filter(|replaced| replaced.beside.is_some()).map(|replaced| replaced.id.as_str());
+        let (mut others, mut predecessors) = (HashSet::new(), HashSet::new());
         for other in self.containers.all().iter().filter(|c| c.id != container.id) {
             let other = locked(&other.record);
-            others.extend(other.endpoints.iter().flat_map(|(id, addresses)| addresses.iter().map(|a| (id.clone(), a))));
+            let all: Vec<(String, IpAddr)> = addresses_of(&other).collect();
+            if Some(other.id.as_str()) == beside {
+                predecessors.extend(all.iter().map(|(_, address)| *address));
+            }
+            others.extend(all);
         }
         let mut endpoints = Vec::new();
         for endpoint in &record.spec.networks {
@@ -148,11 +171,21 @@ impl Networks {
                 .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
             let known = record.endpoints.get(&network.id).copied().unwrap_or_default();
             let is_others = |address: IpAddr| others.contains(&(network.id.clone(), address));
-            endpoints.push((network.clone(), choose_addresses(network, endpoint, known, &is_others)?));
+            let mut endpoint = endpoint.clone();
+            endpoint.ipv4_address.take_if(|address| predecessors.contains(&IpAddr::from(*address)));
+            endpoint.ipv6_address.take_if(|address| predecessors.contains(&IpAddr::from(*address)));
+            endpoints.push((network.clone(), choose_addresses(network, &endpoint, known, &is_others)?));
         }
         let addresses: IndexMap<String, Addresses> = endpoints.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
-        if addresses != record.endpoints {
-            self.containers.update(container, |record| record.endpoints = addresses);
+        // What runs keeps what it has had as well.
+        let mut former = record.former_addresses.clone();
+        match locked(&container.live).namespace.is_some() {
+            true => former
+                .extend(record.endpoints.clone().into_iter().filter(|(id, had)| addresses.get(id).is_some_and(|a| a != had))),
+            false => former.clear(),
+        }
+        if addresses != record.endpoints || former != record.former_addresses {
+            self.containers.update(container, |record| (record.endpoints, record.former_addresses) = (addresses, former));
         }
         Ok(endpoints)
     }
@@ -235,12 +268,8 @@ impl Networks {
                     })?
                 }
             };
-            let port = link::BridgePort {
-                isolated: !network.is_on("com.docker.network.bridge.enable_icc"),
-                hairpin: !record.spec.ports.is_empty(),
-                guarded: !administers_network(record),
-            };
-            sandbox::To::Bridge { bridge: index, group: network.group(), host_name: self.new_host_end(&record.id, n), port }
+            let host_name = self.new_host_end(&record.id, n);
+            sandbox::To::Bridge { bridge: index, group: network.group(), host_name, port: bridge_port(record, network) }
         } else {
             let (parent, kind) = parent_of(network)?;
             sandbox::To::Parent { parent, kind }

@@ -4,6 +4,7 @@
 mod bridge;
 pub(super) mod endpoints;
 mod flows;
+mod handover;
 mod published;
 mod request;
 

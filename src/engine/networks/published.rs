@@ -1,7 +1,7 @@
 //! The host's side of a container: its published ports, and the source addresses that its bridge ports may use.
 
 use super::Networks;
-use super::endpoints::{Endpoint, names_of, sender};
+use super::endpoints::{Endpoint, addresses_of, names_of, sender};
 use crate::engine::error::EngineError;
 use crate::engine::record::{BoundPort, ContainerRecord, NetworkRecord, PortSpec};
 use crate::engine::{Container, locked};
@@ -324,7 +324,7 @@ impl Networks {
         if let Err(error) = self.firewall.withdraw(&published.forwards, &published.senders) {
             tracing::error!("taking back the ports of {}: {error}", container.name());
         }
-        let addresses: Vec<IpAddr> = container.with_record(|record| record.endpoints.values().flat_map(|a| a.iter()).collect());
+        let addresses: Vec<IpAddr> = container.with_record(|record| addresses_of(record).map(|(_, address)| address).collect());
         self.flows.given_back(&published.forwards, addresses.into_iter());
     }
 

@@ -126,6 +126,10 @@ impl Engine {
     /// hooks and health checks of others may come first.
     pub(super) async fn take_place(&self, new: &Container, name: &str) -> Result<(), EngineError> {
         let _guard = new.begin_operation().await?;
+        // It goes on with the addresses that it has.
+        if let Err(error) = self.networks.hand_over(new).await {
+            tracing::warn!("giving {} the addresses of {name}: {error}", new.name());
+        }
         self.rename(new, name, |record| {
             let ran = record.replaces.take().is_some_and(|replaced| replaced.start);
             record.start_owed = ran && !record.state.status().is_alive();

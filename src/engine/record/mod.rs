@@ -54,6 +54,10 @@ pub struct ContainerRecord {
     /// By the network's id.
     #[serde(default)]
     pub endpoints: IndexMap<String, Addresses>,
+    /// Those that it had while another container had the addresses of its definition, by the network's id: it keeps them beside its
+    /// own until it ends.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub former_addresses: IndexMap<String, Addresses>,
     /// The host's ends of its veth pairs, by the network's id.
     #[serde(default)]
     pub interfaces: IndexMap<String, String>,
@@ -189,6 +193,7 @@ impl ContainerRecord {
             layers,
             spec,
             endpoints: IndexMap::new(),
+            former_addresses: IndexMap::new(),
             interfaces: IndexMap::new(),
             control_group: None,
             bound_ports: Vec::new(),
