@@ -257,6 +257,14 @@ impl World {
                 Some(new) => match judge(&new.record, self.policy.monitor, self.now) {
                     UpdateVerdict::NotYet(_) => rollout.watched = Some(id),
                     UpdateVerdict::Good => {
+                        let state = &new.record.state;
+                        let ran = state.started_at.map_or(SignedDuration::ZERO, |start| self.now.duration_since(start));
+                        match &state.health {
+                            Some(health) => assert_eq!(health.status, HealthStatus::Healthy, "{id} takes over"),
+                            None => {
+                                assert!(ran >= SignedDuration::try_from(self.policy.monitor).expect("a time"), "{id} after {ran}")
+                            }
+                        }
                         if let Some(replaced) = self.member(&id).and_then(|new| new.record.replaces.as_mut()) {
                             replaced.beside = Some(Beside::Switched);
                         }
@@ -345,13 +353,19 @@ impl World {
         for id in &ids {
             let Some(replaced) = self.member(id).and_then(|member| member.record.replaces.clone()) else { continue };
             let touched = self.member(&replaced.id).map(|old| old.record.stopped_by_user);
+            let has_names = self.members.iter().any(|member| member.record.id == *id && member.runs && self.serves(member));
             match ending(&replaced, touched) {
                 Ending::Undo => {
+                    assert!(!has_names, "{id} is removed, to which names and ports lead");
                     assert!(touched.is_some(), "{id} is undone, and nothing is left of its number");
                     self.stop(id, false);
                     self.remove(id);
                 }
-                Ending::Finish => self.retire(id),
+                Ending::Finish => {
+                    let waits = replaced.beside == Some(Beside::Waiting);
+                    assert!(!waits || touched.is_none(), "{id} takes over, and nobody has found it good");
+                    self.retire(id);
+                }
             }
         }
         if let Some(earlier) = self.owed {
@@ -416,6 +430,7 @@ impl World {
             match member.timer.take() {
                 Some(_) => {
                     assert_eq!(member.record.state.status(), Status::Restarting);
+                    assert!(is_to_come(&member.record, Condition::ServiceStarted), "nobody waits for {id}, which comes back");
                     if self.starts_fail && self.random.one_in(4) {
                         self.start_fails(&id);
                     } else {
