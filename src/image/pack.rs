@@ -47,6 +47,28 @@ enum KeptAttributes {
     Capabilities,
 }
 
+/// What became of a file that was found a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    Whole,
+    /// It is another one by now, or gone: nothing of it was written.
+    Changed,
+}
+
+impl Packed {
+    /// # Errors
+    /// Where the file, which is named, is not in the archive.
+    pub fn or_missing(self, path: &Path) -> io::Result<()> {
+        match self {
+            Packed::Whole => Ok(()),
+            Packed::Changed => Err(io::Error::other(format!(
+                "{} was removed or replaced meanwhile: try again when nothing changes it",
+                path.display()
+            ))),
+        }
+    }
+}
+
 impl<'a, W: Write> Packer<'a, W> {
     /// Of a container's files, holes filled.
     pub fn of_container(builder: &'a mut Builder<W>) -> Self {
@@ -71,9 +93,8 @@ impl<'a, W: Write> Packer<'a, W> {
         let mut walk = tree.walk(top, left_out)?;
         while let Some(found) = walk.next().transpose()? {
             let rest = found.path.strip_prefix(top).unwrap_or(&found.path);
-            match walk.place(&found).and_then(|place| self.add(place, &found.stat, &name.join(rest))) {
-                Err(e) if has_changed(&e) => {}
-                other => other?,
+            if let Some(place) = unless_changed(walk.place(&found))? {
+                self.add(place, &found.stat, &name.join(rest))?;
             }
         }
         Ok(())
@@ -83,7 +104,7 @@ impl<'a, W: Write> Packer<'a, W> {
     ///
     /// # Errors
     /// As [`Packer::add`].
-    pub fn add_path(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+    pub fn add_path(&mut self, path: &Path, name: &Path) -> io::Result<Packed> {
         let own = Path::new(path.file_name().unwrap_or(OsStr::new(".")));
         let parent = match path.parent() {
             _ if path.file_name().is_none() => path,
@@ -91,38 +112,47 @@ impl<'a, W: Write> Packer<'a, W> {
             Some(parent) if parent == Path::new("") => Path::new("."),
             Some(parent) => parent,
         };
-        let parent = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let stat = fstatat(&parent, own, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        self.add((parent.as_fd(), own), &stat, name)
+        let found = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .and_then(|parent| fstatat(&parent, own, AtFlags::AT_SYMLINK_NOFOLLOW).map(|stat| (parent, stat)));
+        match unless_changed(found.map_err(io::Error::from))? {
+            Some((parent, stat)) => self.add((parent.as_fd(), own), &stat, name),
+            None => Ok(Packed::Changed),
+        }
     }
 
     /// Writes one file, which has a name in a directory. A socket is left out: it is a process's.
     ///
     /// # Errors
-    /// The disk's and the writer's; `UnexpectedEof` where it becomes shorter meanwhile. [`has_changed`] says whether it is another one
-    /// by now, or gone; then nothing of it was written.
-    pub fn add(&mut self, (directory, own): (BorrowedFd<'_>, &Path), stat: &FileStat, name: &Path) -> io::Result<()> {
+    /// The disk's and the writer's; `UnexpectedEof` where it becomes shorter meanwhile. The archive is not whole after one: its header may
+    /// have been written.
+    pub fn add(&mut self, (directory, own): (BorrowedFd<'_>, &Path), stat: &FileStat, name: &Path) -> io::Result<Packed> {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => {
                 let file = open_regular_at(directory, own).map_err(|e| match e.kind() {
                     io::ErrorKind::PermissionDenied => io::Error::new(e.kind(), format!("{}: {e}", name.display())),
                     _ => e,
-                })?;
-                return self.add_regular(file, name);
+                });
+                let Some(file) = unless_changed(file)? else { return Ok(Packed::Changed) };
+                return self.add_regular(file, name).map(|()| Packed::Whole);
             }
             SFlag::S_IFDIR => EntryType::Directory,
             SFlag::S_IFLNK => EntryType::Symlink,
             SFlag::S_IFCHR => EntryType::Char,
             SFlag::S_IFBLK => EntryType::Block,
             SFlag::S_IFIFO => EntryType::Fifo,
-            _ => return Ok(()),
+            _ => return Ok(Packed::Whole),
         };
         let mut header = header_of(kind, stat)?;
         match kind {
-            EntryType::Symlink => append_link(self.builder, &mut header, name, Path::new(&readlinkat(directory, own)?)),
-            EntryType::Directory => append_data(self.builder, &mut header, Path::new(&with_slash(name)), io::empty()),
-            _ => append_data(self.builder, &mut header, name, io::empty()),
+            EntryType::Symlink => {
+                let target = unless_changed(readlinkat(directory, own).map_err(io::Error::from))?;
+                let Some(target) = target else { return Ok(Packed::Changed) };
+                append_link(self.builder, &mut header, name, Path::new(&target))?;
+            }
+            EntryType::Directory => append_data(self.builder, &mut header, Path::new(&with_slash(name)), io::empty())?,
+            _ => append_data(self.builder, &mut header, name, io::empty())?,
         }
+        Ok(Packed::Whole)
     }
 
     fn add_regular(&mut self, file: File, name: &Path) -> io::Result<()> {
@@ -148,10 +178,21 @@ impl<'a, W: Write> Packer<'a, W> {
     }
 }
 
-/// Whether a file could not be opened since there is another one, or none, at its place by now: who works there goes on meanwhile.
-pub fn has_changed(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
-        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR))
+/// What was opened; `None` where there is another file, or none, at its place by now: who works there goes on meanwhile. It is for opening
+/// alone: a file that cannot be read fails with the same errors, and its header is in the archive by then.
+///
+/// # Errors
+/// Every other.
+pub fn unless_changed<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Err(e)
+            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
+                || matches!(e.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
 }
 
 /// A path as archives have a directory's.
@@ -283,7 +324,8 @@ impl Read for PiecesReader<'_> {
             if wanted == 0 {
                 break;
             }
-            let n = self.file.read_at(&mut buffer[..wanted], offset + self.at)?;
+            let n = self.file.read_at(&mut buffer[..wanted], offset + self.at);
+            let n = n.map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.name.display())))?;
             if n == 0 {
                 return Err(shorter(self.name));
             }

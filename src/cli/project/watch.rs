@@ -11,7 +11,7 @@ use crate::compose::Loaded;
 use crate::compose::model::{Hook, Trigger};
 use crate::image::build::files::Tree;
 use crate::image::build::ignore::{self, Patterns};
-use crate::image::pack::{Packer, has_changed};
+use crate::image::pack::Packer;
 use crate::image::tar_paths::write_archive;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -389,14 +389,11 @@ fn pack(changed: &[(PathBuf, PathBuf)], writer: impl io::Write) -> io::Result<()
         let mut packer = Packer::of_client(builder);
         for (path, target) in changed {
             let name = target.strip_prefix("/").unwrap_or(target);
-            let added = match path.symlink_metadata() {
-                Ok(metadata) if metadata.is_dir() || metadata.is_file() || metadata.is_symlink() => packer.add_path(path, name),
-                _ => Ok(()),
-            };
-            match added {
-                // It is gone again, or another: that is another change.
-                Err(e) if has_changed(&e) => {}
-                other => other?,
+            if let Ok(metadata) = path.symlink_metadata()
+                && (metadata.is_dir() || metadata.is_file() || metadata.is_symlink())
+            {
+                // It is gone again, or another, perhaps: that is another change.
+                packer.add_path(path, name)?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use super::first_names::FirstNames;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
-use crate::image::pack::{append_content, has_changed, header_of, with_slash};
+use crate::image::pack::{append_content, header_of, unless_changed, with_slash};
 use crate::image::tar_paths::{append_attributes, append_data, append_link, write_archive};
 use crate::sys::attributes;
 use crate::sys::regular::open_regular_at;
@@ -39,10 +39,8 @@ pub fn write(directory: &Path, out: impl Write) -> io::Result<TarballSize> {
         let none = Patterns::default();
         let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
         while let Some(found) = walk.next().transpose()? {
-            match walk.place(&found).and_then(|place| writer.file(place, &found)) {
-                // It was there, or was of another kind, a moment ago: a container that an image is made of may go on.
-                Err(e) if has_changed(&e) => {}
-                other => other?,
+            if let Some(place) = unless_changed(walk.place(&found))? {
+                writer.file(place, &found)?;
             }
         }
         Ok(writer.counted)
@@ -77,6 +75,7 @@ struct TarWriter<'a, W: Write> {
 }
 
 impl<W: Write> TarWriter<'_, W> {
+    /// What was there, or was of another kind, a moment ago is left out: a container that an image is made of may go on.
     fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &FoundFile) -> io::Result<()> {
         let stat = &found.stat;
         let kind = match found.kind() {
@@ -103,7 +102,7 @@ impl<W: Write> TarWriter<'_, W> {
         }
         match kind {
             EntryType::Regular => {
-                let file = open_regular_at(directory, name)?;
+                let Some(file) = unless_changed(open_regular_at(directory, name))? else { return Ok(()) };
                 // Another one may be in its place by now.
                 let stat = fstat(&file)?;
                 let mut header = header_of(kind, &stat)?;
@@ -115,7 +114,8 @@ impl<W: Write> TarWriter<'_, W> {
             }
             EntryType::Directory => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let file = File::from(openat(directory, name, flags, Mode::empty())?);
+                let file = openat(directory, name, flags, Mode::empty()).map_err(io::Error::from);
+                let Some(file) = unless_changed(file)?.map(File::from) else { return Ok(()) };
                 self.opened(found, false)?;
                 append_attributes(self.builder, &extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
                 append_data(self.builder, &mut header, Path::new(&with_slash(&found.path)), io::empty())?;
@@ -127,8 +127,13 @@ impl<W: Write> TarWriter<'_, W> {
             _ => {
                 // Neither a symlink nor a device is opened; procfs's link leads to what was found.
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let node = openat(directory, name, flags, Mode::empty())?;
-                let target = (kind == EntryType::Symlink).then(|| readlinkat(directory, name)).transpose()?;
+                let node = openat(directory, name, flags, Mode::empty()).map_err(io::Error::from);
+                let Some(node) = unless_changed(node)? else { return Ok(()) };
+                let target = match kind {
+                    // Of the node that was opened: it has no other target.
+                    EntryType::Symlink => Some(readlinkat(&node, "")?),
+                    _ => None,
+                };
                 self.opened(found, has_names)?;
                 let link = format!("/proc/self/fd/{}", node.as_raw_fd());
                 let attributes = extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?;

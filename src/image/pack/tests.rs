@@ -121,3 +121,54 @@ fn holes_stay_holes() {
         assert!(tar.success() && std::fs::read(other.path().join("d/sparse")).expect("file") == whole, "{pieces}");
     }
 }
+
+/// An attribute of the network device `lo` that cannot be read: it has 4096 bytes, and EINVAL is all that comes.
+const UNREADABLE: &str = "/sys/class/net/lo/speed";
+
+#[test]
+fn a_file_that_cannot_be_read_is_not_taken_for_one_that_is_gone() {
+    use nix::mount::{MsFlags, mount};
+    let none = None::<&str>;
+    let errors = std::thread::spawn(move || {
+        // The mounts are this thread's alone.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+        let directory = tempfile::tempdir().expect("directory");
+        for name in ["a", "b", "c"] {
+            std::fs::write(directory.path().join(name), name).expect("file");
+        }
+        mount(Some(UNREADABLE), &directory.path().join("b"), none, MsFlags::MS_BIND, none).expect("a mount");
+        let errors = [
+            packed(directory.path(), true, &|| ()).0.expect_err("a client's archive").to_string(),
+            packed(directory.path(), false, &|| ()).0.expect_err("a container's archive").to_string(),
+            crate::image::build::tarball::write(directory.path(), &mut Vec::new()).expect_err("a layer").to_string(),
+        ];
+        nix::mount::umount(&directory.path().join("b")).expect("no mount");
+        errors
+    });
+    let names = ["d/b", "d/b", "b"];
+    for (error, name) in errors.join().expect("the thread").iter().zip(names) {
+        assert_eq!(error, &format!("reading {name}: Invalid argument (os error 22)"));
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_or_another_is_left_out() {
+    let directory = tempfile::tempdir().expect("directory");
+    let files = Tree::directory(directory.path()).expect("tree");
+    let mut builder = Builder::new(Vec::new());
+    let mut packer = Packer::of_client(&mut builder);
+    symlink("target", directory.path().join("link")).expect("link");
+    let of = |mode: u32| {
+        let mut stat = nix::sys::stat::stat(directory.path()).expect("stat");
+        stat.st_mode = mode;
+        stat
+    };
+    for (name, mode) in [("gone", libc::S_IFREG), ("link", libc::S_IFREG), ("gone", libc::S_IFLNK)] {
+        let added = packer.add((files.root(), Path::new(name)), &of(mode), Path::new(name)).expect("no error");
+        assert_eq!(added, Packed::Changed, "{name}");
+    }
+    let gone = packer.add_path(&directory.path().join("gone"), Path::new("gone")).expect("no error");
+    assert!(gone.or_missing(Path::new("gone")).expect_err("it is gone").to_string().starts_with("gone was removed or replaced"));
+    assert!(builder.get_ref().is_empty());
+}

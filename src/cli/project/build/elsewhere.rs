@@ -117,7 +117,7 @@ fn pack(head: &[u8], directories: &[(PathBuf, Patterns)], writer: impl Write) ->
             let top = PathBuf::from(number.to_string());
             let tree = Tree::directory(directory).map_err(of)?;
             let found = tree.find(Path::new(".")).map_err(of)?;
-            packer.add((tree.root(), Path::new(".")), &found.stat, &top).map_err(of)?;
+            packer.add((tree.root(), Path::new(".")), &found.stat, &top).map_err(of)?.or_missing(directory)?;
             packer.below(&tree, Path::new(""), &top, ignored).map_err(of)?;
         }
         Ok(())
