@@ -26,7 +26,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     if method == Method::PUT {
         let (worker, subject, own) = (engine.clone(), container.clone(), query.flag("copyUIDGID"));
         let taken = super::images::with_body(request, move |body| {
-            let plain = crate::image::compression::plain(body).map_err(ImageError::store("reading the archive".into()))?;
+            let plain = crate::image::compression::plain_of_any(body).map_err(ImageError::store("reading the archive".into()))?;
             Ok(worker.files().write(&subject, &path, plain, own))
         });
         taken.await??;

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 pub fn import(store: &Store, tar: impl Read, name: &ImageRef, comment: &str, changes: &[String]) -> Result<Image, ImageError> {
     let mut configuration = ConfigDocument::new();
     changes.iter().try_for_each(|change| apply_change(&mut configuration.config, change))?;
-    let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
+    let stream = compression::plain_of_any(tar).map_err(ImageError::store("reading the archive".into()))?;
     let copy = store.blob_draft()?;
     let staged = store.stage(copy.copying(stream)?)?;
     let _held = store.hold_blob(staged.diff_id.digest());
@@ -452,7 +452,7 @@ const MAX_NAME: usize = 256;
 /// has them) are followed by name.
 fn lay_out(tar: impl Read, directory: &Path) -> Result<HashMap<String, PathBuf>, ImageError> {
     let damaged = |e: io::Error| ImageError::Malformed { what: "archive", why: e.to_string() };
-    let plain = compression::plain(tar).map_err(damaged)?;
+    let plain = compression::plain_of_any(tar).map_err(damaged)?;
     let refused = |why: String| ImageError::Malformed { what: "archive", why };
     let mut members = HashMap::new();
     let mut links = Vec::new();

@@ -1,47 +1,97 @@
-//! The compression of a layer, detected by its first bytes: gzip, zstd, or none.
+//! The compression of a layer or an archive, detected by its first bytes: gzip, zstd, bzip2, xz, or none.
 
-use super::frames::ZstdFrames;
+use super::frames::{PATIENCE, Window, Windows, ZstdFrames};
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The memory for xz in KiB: `xz -9` needs 65 MiB, and the format allows 4 GiB.
 const XZ_MEMORY: u32 = 66 << 10;
+/// All xz streams that are read at a time: fifteen of `xz -9`.
+static XZ_WINDOWS: Windows = Windows::new("xz", 1 << 30, PATIENCE);
 
-/// Reads the plain bytes of a stream that may be compressed.
+/// Compressions by the first bytes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
+}
+
+/// Bytes that tell a compression.
+const HEAD: usize = 10;
+
+impl Compression {
+    fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Compression::Gzip,
+            // A frame, or a skippable one, which pzstd and seekable zstd have at the front (RFC 8878, sections 3.1.1 and 3.1.2).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            // The magic of the first block, or that of the end: a tar archive may begin with a file whose name begins with `BZh`.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]
+            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+            _ => Compression::None,
+        }
+    }
+}
+
+type HeadedStream<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>;
+
+/// A stream and its compression. What comes byte by byte is waited for.
+fn recognized<R: Read>(mut stream: R) -> io::Result<(Compression, HeadedStream<R>)> {
+    let mut head = Vec::with_capacity(HEAD);
+    stream.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    let compression = Compression::of(&head);
+    Ok((compression, BufReader::with_capacity(1 << 17, io::Cursor::new(head).chain(stream))))
+}
+
+/// Reads the plain bytes of a layer: the media types of the OCI image specification have gzip, zstd and no compression.
+///
+/// # Errors
+/// When the stream cannot be read, its compression is damaged, or is another one.
+pub fn plain<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let (compression, stream) = recognized(stream)?;
+    let refused = |name| io::Error::new(io::ErrorKind::InvalidData, format!("it is {name}: a layer is plain, gzip or zstd"));
+    match compression {
+        Compression::Bzip2 => Err(refused("bzip2")),
+        Compression::Xz => Err(refused("xz")),
+        other => decoder(other, stream),
+    }
+}
+
+/// As [`plain`], and bzip2 and xz besides: archives that users have, which Docker takes with any of the four.
 ///
 /// # Errors
 /// When the stream cannot be read or its compression is damaged.
-pub fn plain<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut stream = BufReader::with_capacity(1 << 17, stream);
-    let head = stream.fill_buf()?;
-    Ok(if head.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(stream))
-    } else if is_zstd(head) {
-        Box::new(ZstdFrames::new(stream)?)
-    } else {
-        Box::new(stream)
-    })
-}
-
-/// Whether a stream begins with a zstd frame or a skippable one, which pzstd and seekable zstd have at the front (RFC 8878, sections
-/// 3.1.1 and 3.1.2).
-fn is_zstd(head: &[u8]) -> bool {
-    matches!(head, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
-}
-
-/// As [`plain`], and bzip2 and xz besides: what ADD takes apart.
-///
-/// # Errors
-/// As [`plain`].
 pub fn plain_of_any<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut stream = BufReader::with_capacity(1 << 17, stream);
-    let head = stream.fill_buf()?;
-    if head.starts_with(b"BZh") {
-        return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(stream)));
+    let (compression, stream) = recognized(stream)?;
+    decoder(compression, stream)
+}
+
+/// An xz stream with its memory, which is given back after it.
+struct XzStream<R: Read> {
+    reader: lzma_rust2::XzReader<R>,
+    _memory: Window<'static>,
+}
+
+impl<R: Read> Read for XzStream<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
     }
-    if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-        return Ok(Box::new(lzma_rust2::XzReader::new_mem_limit(stream, true, XZ_MEMORY)));
-    }
-    plain(stream)
+}
+
+fn decoder<'a>(compression: Compression, stream: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(stream),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        Compression::Zstd => Box::new(ZstdFrames::new(stream)?),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
+        Compression::Xz => {
+            let memory = XZ_WINDOWS.take(u64::from(XZ_MEMORY) << 10)?;
+            Box::new(XzStream { reader: lzma_rust2::XzReader::new_mem_limit(stream, true, XZ_MEMORY), _memory: memory })
+        }
+    })
 }
 
 #[cfg(test)]
@@ -62,6 +112,53 @@ mod tests {
         claimed.extend([0; 64]);
         let refused = io::copy(&mut plain_of_any(&claimed[..]).unwrap(), &mut io::sink()).unwrap_err();
         assert!(refused.to_string().contains("mem"), "{refused}");
+    }
+
+    /// Gives one byte at a time, as a slow client does.
+    struct ByteByByte<'a>(&'a [u8]);
+
+    impl Read for ByteByByte<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let portion = buffer.len().min(1);
+            self.0.read(&mut buffer[..portion])
+        }
+    }
+
+    #[test]
+    fn every_compression_is_recognized_however_it_comes() {
+        use std::io::Write;
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"content").unwrap();
+        // The output of xz(1).
+        let xz: &[u8] = b"\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\xe5\xa3\
+            \x01\x00\x06\x63\x6f\x6e\x74\x65\x6e\x74\x00\x00\xdc\x8d\x35\x22\xff\xc1\x47\x7b\x00\x01\x1f\x07\
+            \x16\x2e\xb8\x73\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a";
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(b"content").unwrap();
+        let empty = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast()).finish().unwrap();
+        let table = [
+            ("plain", b"content".to_vec(), "content"),
+            ("gzip", gzip.finish().unwrap(), "content"),
+            ("zstd", zstd::bulk::compress(b"content", 1).unwrap(), "content"),
+            ("bzip2", bzip2.finish().unwrap(), "content"),
+            ("empty bzip2", empty, ""),
+            ("xz", xz.to_vec(), "content"),
+            ("short", b"BZ".to_vec(), "BZ"),
+            ("a name", b"BZh9 is a file's name".to_vec(), "BZh9 is a file's name"),
+            ("nothing", Vec::new(), ""),
+        ];
+        for (name, bytes, expected) in table {
+            let mut text = String::new();
+            plain_of_any(ByteByByte(&bytes)).unwrap().read_to_string(&mut text).expect(name);
+            assert_eq!(text, expected, "{name}");
+            let layer = plain(&bytes[..]).map(drop).map_err(|e| e.to_string());
+            let refused = format!("it is {name}: a layer is plain, gzip or zstd");
+            match name {
+                "bzip2" | "xz" => assert_eq!(layer, Err(refused)),
+                "empty bzip2" => assert!(layer.is_err()),
+                _ => assert_eq!(layer, Ok(()), "{name}"),
+            }
+        }
     }
 
     #[test]

@@ -17,10 +17,15 @@ const MAX_WINDOW_LOG: u32 = 27;
 const MAX_HEADER: usize = 18;
 
 /// The budget of the process.
-static WINDOWS: Windows = Windows::new(1 << MAX_WINDOW_LOG, Duration::from_secs(600));
+static WINDOWS: Windows = Windows::new("zstd", 1 << MAX_WINDOW_LOG, PATIENCE);
+
+/// How long a stream waits for its memory.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The memory that large windows may take together.
-struct Windows {
+pub struct Windows {
+    /// The compression, for messages.
+    name: &'static str,
     budget: u64,
     /// How long a frame waits for its memory: whoever has it may be held up by a peer.
     patience: Duration,
@@ -29,14 +34,17 @@ struct Windows {
 }
 
 impl Windows {
-    const fn new(budget: u64, patience: Duration) -> Self {
-        Windows { budget, patience, taken: Mutex::new(0), given_back: Condvar::new() }
+    pub const fn new(name: &'static str, budget: u64, patience: Duration) -> Self {
+        Windows { name, budget, patience, taken: Mutex::new(0), given_back: Condvar::new() }
     }
 
     /// Waits until there is memory for a window.
-    fn take(&self, bytes: u64) -> io::Result<Window<'_>> {
+    ///
+    /// # Errors
+    /// One that is larger than all may be together; when others keep theirs for too long.
+    pub fn take(&self, bytes: u64) -> io::Result<Window<'_>> {
         if bytes > self.budget {
-            let why = format!("a zstd window of {bytes} bytes, and {} are allowed", self.budget);
+            let why = format!("a {} window of {bytes} bytes, and {} are allowed", self.name, self.budget);
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         let taken = self.taken.lock().unwrap_or_else(|e| e.into_inner());
@@ -45,7 +53,9 @@ impl Windows {
             self.given_back.wait_timeout_while(taken, self.patience, full).unwrap_or_else(|e| e.into_inner());
         if waited.timed_out() {
             let why = format!(
-                "no memory for a zstd window of {bytes} bytes became free within {} s: other layers are being unpacked; try again",
+                "no memory for a {} window of {bytes} bytes became free within {} s: other layers and archives are being unpacked; try \
+                 again",
+                self.name,
                 self.patience.as_secs_f32()
             );
             return Err(io::Error::other(why));
@@ -56,7 +66,7 @@ impl Windows {
 }
 
 /// Memory of a window, given back when it is dropped.
-struct Window<'a> {
+pub struct Window<'a> {
     of: &'a Windows,
     bytes: u64,
 }
@@ -195,7 +205,7 @@ mod tests {
     }
 
     fn small() -> Windows {
-        Windows::new(128 << 20, Duration::from_millis(50))
+        Windows::new("zstd", 128 << 20, Duration::from_millis(50))
     }
 
     #[test]

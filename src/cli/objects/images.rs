@@ -92,7 +92,7 @@ pub enum ImageCommand {
     Tag { source: String, target: String },
     /// Make an image of a root file system in a tar archive.
     Import {
-        /// The archive, plain, gzip or zstd; `-` is standard input.
+        /// The archive, plain or compressed with gzip, bzip2, xz or zstd; `-` is standard input.
         file: PathBuf,
         /// The image's name.
         reference: String,
