@@ -20,7 +20,7 @@ pub struct AttachArgs {
     service: String,
 }
 
-/// Options that `attach` to a service and to a container share.
+// Options that `attach` to a service and to a container share.
 #[derive(clap::Args, Debug)]
 pub struct AttachOptions {
     /// Keys that leave the container running, typed at a terminal.

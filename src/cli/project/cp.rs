@@ -8,6 +8,7 @@ use crate::cli::output_file::{FileOutput, directory_of, end_of_links};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::image::build::files::Tree;
 use crate::image::build::ignore::Patterns;
+use crate::image::compression;
 use crate::image::entries::{Entries, EntryKind};
 use crate::image::pack::Packer;
 use crate::image::tar_paths::{append_entry, write_archive};
@@ -33,7 +34,7 @@ pub struct Cp {
     destination: String,
 }
 
-/// Options that `cp` of a service and of a container share.
+// Options that `cp` of a service and of a container share. A doc comment would be the help text of the latter.
 #[derive(clap::Args, Debug, Clone, Copy)]
 pub struct CopyOptions {
     /// Keep owners: into a container, the files are its user's.
@@ -64,10 +65,82 @@ pub async fn run(global: &Global, command: Cp) -> Outcome {
             None => format!("the service `{service}` has no container; `wharf up -d {service}` makes it"),
         }));
     }
+    if let (Some((_, path)), "-", true) = (in_container(&command.destination), command.source.as_str(), list.len() > 1) {
+        let ids: Vec<&str> = list.iter().map(|container| container.id.as_str()).collect();
+        return archive_into_all(&client, service, &ids, path, command.how).await;
+    }
     for container in &list {
         copy(&client, &container.id, &command.source, &command.destination, command.how).await?;
     }
     Ok(())
+}
+
+/// Containers that get one archive at the same time: the engine has threads for 64 archives.
+const MAX_SHARED: usize = 32;
+
+/// Standard input is read once, and each piece goes to every container: nothing is kept, and the slowest of them has the others wait.
+async fn archive_into_all(client: &Client, service: &str, ids: &[&str], path: &str, how: CopyOptions) -> Outcome {
+    if ids.len() > MAX_SHARED {
+        return Err(Failure::Message(format!(
+            "`{service}` has {} containers, and an archive on standard input goes to at most {MAX_SHARED} at once: choose one with \
+             --index, or copy a directory",
+            ids.len()
+        )));
+    }
+    let mut requests = Vec::new();
+    for id in ids {
+        let (path, found) = followed(client, id, absolute(path)).await?;
+        requests.push(put_archive(id, &directory_for_archive(path, found)?, how));
+    }
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    let piped = |e: io::Error| Failure::Message(format!("making a pipe: {e}"));
+    for _ in ids {
+        let (reader, writer) = io::pipe().map_err(piped)?;
+        readers.push(tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(piped)?);
+        writers.push(writer);
+    }
+    let sharing = tokio::task::spawn_blocking(move || share(io::stdin().lock(), writers));
+    let sent = requests.iter().zip(readers).map(|(request, reader)| client.put_stream(request, reader));
+    let sent: Vec<Result<(), ClientError>> = futures::future::join_all(sent).await;
+    let sent = sent.into_iter().collect::<Result<Vec<()>, _>>();
+    if sent.is_ok() || sharing.is_finished() {
+        let shared = sharing.await.map_err(|_| Failure::Message("reading standard input failed".into()))?;
+        shared.map_err(|e| Failure::Message(format!("reading the archive on standard input: {e}")))?;
+    }
+    sent?;
+    Ok(())
+}
+
+/// Gives an archive, without its compression, to all that still take it: the engine's memory for large windows is for one stream at a time.
+fn share(archive: impl Read, mut to: Vec<io::PipeWriter>) -> io::Result<()> {
+    let mut plain = compression::plain_of_any(archive)?;
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let length = match plain.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        // A pipe that nobody reads any more is of a container that has refused the archive: its answer says why.
+        to.retain_mut(|writer| writer.write_all(&piece[..length]).is_ok());
+        if to.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn put_archive(id: &str, directory: &str, how: CopyOptions) -> String {
+    let flags = if how.archive { "&copyUIDGID=1" } else { "" };
+    format!("/containers/{id}/archive?path={}&noOverwriteDirNonDir=1{flags}", escape(directory))
+}
+
+/// The directory that an archive is taken apart in.
+fn directory_for_archive(path: String, found: Option<ContainerPathStat>) -> Result<String, Failure> {
+    match found {
+        Some(found) if found.directory => Ok(path),
+        _ => Err(Failure::Message(format!("{path} in the container is not a directory"))),
+    }
 }
 
 /// `NAME:PATH`; `None` for a path of this machine.
@@ -116,9 +189,14 @@ async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<ContainerP
     };
     let decoded = base64::engine::general_purpose::STANDARD.decode(header.unwrap_or_default()).unwrap_or_default();
     let stat: PathStatHeader = serde_json::from_slice(&decoded).unwrap_or_default();
+    let directory = stat.mode & DIRECTORY != 0;
+    // An engine of an earlier version does not look.
+    if is_directory_path(path) && !directory {
+        return Err(Failure::Message(format!("{path} in the container is not a directory")));
+    }
     let link = (stat.mode & SYMLINK != 0).then_some(stat.link_target);
     let special = SPECIAL.iter().find(|(bit, _)| stat.mode & bit != 0).map(|(_, what)| *what);
-    Ok(Some(ContainerPathStat { directory: stat.mode & DIRECTORY != 0, link, special }))
+    Ok(Some(ContainerPathStat { directory, link, special }))
 }
 
 /// A path of a container with the symlinks at its end followed, and what is there.
@@ -131,6 +209,11 @@ async fn followed(client: &Client, id: &str, path: String) -> Result<(String, Op
         path = parent.join(target).to_string_lossy().into_owned();
     }
     Err(Failure::Message(format!("{path} in the container: too many symlinks, one after the other")))
+}
+
+/// Whether a path means a directory, there or not.
+fn is_directory_path(path: &str) -> bool {
+    path.ends_with('/') || path.ends_with("/.") || path == "."
 }
 
 /// What cannot be replaced by a file: it would be gone.
@@ -146,17 +229,18 @@ struct PlaceHere {
 }
 
 impl PlaceHere {
-    /// Symlinks are followed, as by cp(1), to what is missing as well.
-    fn of(destination: &str) -> Result<Self, Failure> {
+    /// Symlinks are followed, as by cp(1), to what is missing as well. A copy of a directory makes a directory that is missing.
+    fn of(destination: &str, source: &ContainerPathStat) -> Result<Self, Failure> {
         let asked = Path::new(destination);
         if asked.is_dir() {
             return Ok(PlaceHere { directory: asked.to_path_buf(), name: None });
         }
         let none = |directory: &Path| Failure::Message(format!("there is no directory {}", directory.display()));
-        if destination.ends_with('/') {
+        if is_directory_path(destination) && (!source.directory || asked.components().as_path().exists()) {
             return Err(none(asked));
         }
-        let end = end_of_links(asked).map_err(|e| Failure::Message(format!("writing {destination}: {e}")))?;
+        let end =
+            end_of_links(asked.components().as_path()).map_err(|e| Failure::Message(format!("writing {destination}: {e}")))?;
         let end = end.ok_or_else(|| refused(destination, "an open file of a process"))?;
         let directory = directory_of(&end).to_path_buf();
         if !directory.is_dir() {
@@ -196,7 +280,7 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: C
     if destination == "-" {
         return Ok(client.download(&request, FileOutput::stdout()).await?);
     }
-    let place = PlaceHere::of(destination)?;
+    let place = PlaceHere::of(destination, &found)?;
     // What a link leads to has the link's name.
     let link = (path != asked).then(|| Path::new(&asked).file_name().map(PathBuf::from)).flatten();
     // Under another name: the first part of every entry is replaced.
@@ -307,13 +391,9 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOpti
     if let Some(ContainerPathStat { special: Some(special), .. }) = found {
         return Err(refused(&format!("{path} in the container"), special));
     }
-    let flags = if how.archive { "&copyUIDGID=1" } else { "" };
-    let put = |directory: &str| format!("/containers/{id}/archive?path={}&noOverwriteDirNonDir=1{flags}", escape(directory));
     if source == "-" {
-        if !found.is_some_and(|found| found.directory) {
-            return Err(Failure::Message(format!("{path} in the container is not a directory")));
-        }
-        return Ok(client.put_stream(&put(&path), tokio::io::stdin()).await?);
+        let request = put_archive(id, &directory_for_archive(path, found)?, how);
+        return Ok(client.put_stream(&request, tokio::io::stdin()).await?);
     }
     let from = PathBuf::from(source);
     let failed = |e: io::Error| Failure::Message(format!("reading {source}: {e}"));
@@ -328,7 +408,7 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOpti
             return Err(Failure::Message(format!("{path} in the container is a file, and {source} is a directory")));
         }
         _ => {
-            if path.ends_with('/') && !metadata.is_dir() {
+            if is_directory_path(&path) && !metadata.is_dir() {
                 return Err(Failure::Message(format!("there is no directory {path} in the container")));
             }
             let to = Path::new(path.trim_end_matches('/'));
@@ -345,7 +425,7 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOpti
         return Err(refused(&format!("{there} in the container"), special));
     }
     let follow = how.follow_link;
-    let request = put(&directory);
+    let request = put_archive(id, &directory, how);
     let packed = client.put_written(&request, move |writer| {
         let writer = io::BufWriter::with_capacity(1 << 18, writer);
         pack(&from, metadata.is_dir(), follow, &name, writer)
@@ -359,11 +439,11 @@ fn pack(from: &Path, directory: bool, follow: bool, name: &Path, writer: impl Wr
         let mut packer = Packer::of_client(builder);
         if !directory {
             let from = if follow { from.canonicalize()? } else { from.to_path_buf() };
-            return packer.add_path(&from, name);
+            return packer.add_path(&from, name)?.or_missing(&from);
         }
         let tree = Tree::directory(from)?;
         if name != Path::new("") {
-            packer.add((tree.root(), Path::new(".")), &tree.find(Path::new("."))?.stat, name)?;
+            packer.add((tree.root(), Path::new(".")), &tree.find(Path::new("."))?.stat, name)?.or_missing(from)?;
         }
         packer.below(&tree, Path::new(""), name, &Patterns::default())
     })

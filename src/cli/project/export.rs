@@ -31,7 +31,7 @@ pub struct CommitArgs {
     reference: String,
 }
 
-/// Options that `commit` of a service and of a container share.
+// Options that `commit` of a service and of a container share.
 #[derive(clap::Args, Debug)]
 pub struct CommitOptions {
     /// The image's author.

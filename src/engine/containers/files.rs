@@ -322,11 +322,12 @@ pub(super) fn missing(container: &Container, path: &str, error: &io::Error) -> E
     }
 }
 
-/// The file at a path; a symlink at its end is followed only where that is asked for.
+/// The file at a path; a symlink at its end is followed only where that is asked for, and then what it leads to has to be a directory.
 pub(super) fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<FoundFile> {
     let Some(name) = path.file_name().filter(|_| !follow) else {
         let path = if path == Path::new("") { Path::new(".") } else { path };
-        return tree.find(path);
+        let found = tree.find(path)?;
+        return if found.is_directory() { Ok(found) } else { Err(Errno::ENOTDIR.into()) };
     };
     let parent = tree.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
     let stat = fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -346,7 +347,7 @@ fn pack(tree: &Tree, top: &FoundFile, name: &Path, left_out: &Patterns, out: imp
         if name != Path::new("") {
             let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
             let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
-            packer.add((above.as_fd(), own), &top.stat, name)?;
+            packer.add((above.as_fd(), own), &top.stat, name)?.or_missing(&top.path)?;
         }
         if top.is_directory() { packer.below(tree, &top.path, name, left_out) } else { Ok(()) }
     })

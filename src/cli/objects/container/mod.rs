@@ -39,7 +39,12 @@ pub enum ContainerCommand {
     Cp {
         #[command(flatten)]
         how: cp::CopyOptions,
+        /// Docker's, for its progress: none is shown here.
+        #[arg(short, long)]
+        quiet: bool,
+        /// NAME:PATH, or a path of this machine; `-` is a tar archive on standard input.
         source: String,
+        /// NAME:PATH, or a path of this machine; `-` is a tar archive on standard output.
         destination: String,
     },
     /// Create a container without starting it.
@@ -418,7 +423,7 @@ async fn one(global: &Global, command: ContainerCommand) -> Outcome {
         ContainerCommand::Commit { how, container, reference } => {
             export::commit_container(&client, &escape(&container), &reference, &how).await?;
         }
-        ContainerCommand::Cp { how, source, destination } => {
+        ContainerCommand::Cp { how, quiet: _, source, destination } => {
             let place = cp::in_container(&source).or(cp::in_container(&destination));
             let (name, _) =
                 place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
