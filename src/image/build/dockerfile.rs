@@ -2,6 +2,7 @@
 //!
 //! The grammar is that of Dockerfile frontend 1.x (docs.docker.com/reference/dockerfile). Nothing is expanded here.
 
+use super::flags;
 use std::fmt;
 
 /// Bytes of a Dockerfile.
@@ -213,26 +214,7 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, MalformedDo
             near.map_or_else(|| format!("it is one of {}", KEYWORDS.join(", ")), |known| format!("did you mean `{known}`?"));
         return Err(MalformedDockerfile::new(number, format!("`{word}` is not an instruction")).help(help));
     }
-    let mut rest = rest.trim();
-    let mut flags = Vec::new();
-    while matches!(keyword.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK") && rest.starts_with("--") {
-        let end = flag_end(rest);
-        let flag = &rest[2..end];
-        rest = rest[end..].trim_start();
-        if flag.is_empty() {
-            break;
-        }
-        let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
-        let known = known_flags(&keyword);
-        if !known.contains(&name) {
-            let help = match known {
-                [] => format!("{keyword} has no flags"),
-                _ => format!("it has {}", known.iter().map(|flag| format!("--{flag}")).collect::<Vec<_>>().join(", ")),
-            };
-            return Err(MalformedDockerfile::new(number, format!("{keyword} has no flag --{name}")).help(help));
-        }
-        flags.push((name.to_string(), unquoted(value)));
-    }
+    let (flags, rest) = flags::of(&keyword, rest.trim(), number)?;
     if rest.is_empty() && !matches!(keyword.as_str(), "CMD" | "ENTRYPOINT" | "SHELL" | "RUN") {
         return Err(MalformedDockerfile::new(number, format!("{keyword} needs an argument")));
     }
@@ -248,32 +230,7 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, MalformedDo
     })
 }
 
-fn known_flags(keyword: &str) -> &'static [&'static str] {
-    match keyword {
-        "FROM" => &["platform"],
-        "RUN" => &["mount", "network", "security", "device"],
-        "COPY" => &["from", "chown", "chmod", "link", "parents", "exclude"],
-        "ADD" => &["chown", "chmod", "link", "checksum", "keep-git-dir", "exclude", "unpack"],
-        "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
-        _ => &[],
-    }
-}
-
-/// A flag ends at a space outside of quotes.
-fn flag_end(text: &str) -> usize {
-    let mut quote = None;
-    for (i, c) in text.char_indices() {
-        match (quote, c) {
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(open), c) if c == open => quote = None,
-            (None, c) if c.is_whitespace() => return i,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-fn unquoted(value: &str) -> String {
+pub(super) fn unquoted(value: &str) -> String {
     let inner = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote)).filter(|v| !v.contains(quote));
     inner('"').or_else(|| inner('\'')).unwrap_or(value).to_string()
 }

@@ -226,6 +226,9 @@ mod tests {
             ("STOPSIGNAL SIGFOO", "is not a signal"),
             ("EXPOSE abc", "is not a port"),
             ("COPY --chmod=rwx a /b", ""),
+            ("RUN --mount=type=bind,target=/x,ro=no y", "neither true nor false"),
+            ("RUN --mount=type=bind,target y", "`target` needs a value"),
+            ("RUN --mount=type=tmpfs,target=/x, y", "an option of the mount is empty"),
         ];
         for (instruction, word) in table {
             let (line, message) = error(&format!("FROM scratch\n{instruction}\n")).unwrap_or_else(|| panic!("{instruction}"));
@@ -240,6 +243,10 @@ mod tests {
     fn what_variables_may_make_right_is_right() {
         let lines = [
             "COPY --chmod=$MODE $A /x",
+            "COPY --chmod=g=u --link=False --parents=TRUE a /x",
+            "COPY --chmod=u+rw-x,go=r --exclude=a --exclude=b . /x",
+            "ADD --unpack=FALSE --keep-git-dir=true --link a /x",
+            "RUN --mount=type=Bind,target=/x,rw=F --mount=type=secret,id=a,required=T y",
             "RUN --mount=type=$T,target=/x y",
             "RUN [\"a\"]",
             "RUN <<EOF\nx\nEOF",

@@ -11,6 +11,7 @@ pub mod dockerfile;
 pub mod expand;
 pub mod files;
 pub mod first_names;
+pub mod flags;
 pub mod git;
 pub mod given_up;
 pub mod grammar;

@@ -2,6 +2,7 @@
 
 use super::dockerfile::MalformedDockerfile;
 use crate::image::ChainId;
+use crate::units::boolean;
 use std::path::PathBuf;
 
 /// `type` of `RUN --mount`.
@@ -55,6 +56,9 @@ pub enum MadeMount {
     },
 }
 
+/// Options that are true where they have no value. With one, they are what Go's `strconv.ParseBool` takes, as with BuildKit.
+const SWITCHES: [&str; 5] = ["ro", "readonly", "rw", "readwrite", "required"];
+
 /// Reads a flag's value.
 ///
 /// # Errors
@@ -77,16 +81,20 @@ pub fn parse(text: &str, line: usize) -> Result<RunMount, MalformedDockerfile> {
         env: None,
     };
     for part in text.split(',') {
-        let (key, value) = part.trim().split_once('=').unwrap_or((part.trim(), "true"));
+        let (key, given) = part.trim().split_once('=').map_or((part.trim(), None), |(key, value)| (key, Some(value)));
+        let key = key.to_ascii_lowercase();
+        if given.is_none() && !SWITCHES.contains(&key.as_str()) {
+            return Err(wrong(match key.as_str() {
+                "" => "an option of the mount is empty".into(),
+                _ => format!("`{key}` needs a value: write `{key}=...`"),
+            }));
+        }
+        let value = given.unwrap_or("true");
         let number = || value.parse::<u32>().map_err(|_| wrong(format!("`{value}` is not a number")));
-        let boolean = || match value {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(wrong(format!("`{value}` is neither true nor false"))),
-        };
-        match key.to_ascii_lowercase().as_str() {
+        let boolean = || boolean(value).ok_or_else(|| wrong(format!("`{value}` is neither true nor false")));
+        match key.as_str() {
             "type" => {
-                mount.kind = match value {
+                mount.kind = match value.to_ascii_lowercase().as_str() {
                     "bind" => RunMountType::Bind,
                     "cache" => RunMountType::Cache,
                     "tmpfs" => RunMountType::Tmpfs,
@@ -103,7 +111,7 @@ pub fn parse(text: &str, line: usize) -> Result<RunMount, MalformedDockerfile> {
             "rw" | "readwrite" => mount.read_only = Some(!boolean()?),
             "required" => mount.required = boolean()?,
             "sharing" => {
-                mount.exclusive = match value {
+                mount.exclusive = match value.to_ascii_lowercase().as_str() {
                     "shared" => false,
                     "locked" | "private" => true,
                     _ => return Err(wrong(format!("`{value}` is not a sharing: shared, locked, private"))),

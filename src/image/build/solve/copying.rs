@@ -29,9 +29,9 @@ struct FetchedSources {
     names: Vec<String>,
 }
 
-/// Whether a flag is there, and not `false`.
+/// Whether a switch is there, and not `false`.
 fn is_set(step: &SolveStep<'_>, name: &str) -> bool {
-    flag(step, name).is_some_and(|value| value != "false")
+    flag(step, name) == Some("true")
 }
 
 fn keeping() -> impl Fn(std::io::Error) -> ImageError {
@@ -68,8 +68,9 @@ impl Solver {
         }
         if let Some(draft) = &fetched.draft {
             let tree = Tree::directory(&draft.diff()).map_err(keeping())?;
-            // What comes from a URL is a file, never an archive to take apart.
-            let copy = Copy { sources: std::mem::take(&mut fetched.names), extract: false, ..wanted };
+            // What comes from a URL is taken apart only where that is asked for, unlike a file of the context.
+            let extract = adds && is_set(step, "unpack");
+            let copy = Copy { sources: std::mem::take(&mut fetched.names), extract, ..wanted };
             let within = "what was fetched".into();
             sources.push(CopySource { tree: Arc::new(tree), within, copy, ignored: Patterns::default(), identity: None });
         }
