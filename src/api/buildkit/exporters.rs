@@ -57,6 +57,11 @@ pub(super) fn check(exporters: &[Exporter]) -> Result<(), GrpcStatus> {
         if exporter.attrs.get("push").is_some_and(|push| push == "true") && exporter.r#type == "image" {
             return Err(GrpcStatus::new(Code::Unimplemented, "wharf pushes by `docker push` alone: build without push=true"));
         }
+        let is_archive = matches!(exporter.r#type.as_str(), "docker" | "oci");
+        if is_archive && exporter.attrs.get("tar").is_some_and(|tar| crate::units::boolean(tar) != Some(true)) {
+            let message = "wharf sends an image's layout as an archive: build without tar=false, or with `wharf image build`";
+            return Err(GrpcStatus::new(Code::Unimplemented, message));
+        }
         references(exporter)?;
     }
     Ok(())

@@ -68,7 +68,8 @@ pub struct ImageBuild {
     /// Write what was built, with its digests, to a file in JSON.
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// Where the result goes instead of the store: a directory, or type=local|tar|oci|docker,dest=PATH, type=image,push=true.
+    /// Where the result goes instead of the store: a directory, or type=local|tar|oci|docker,dest=PATH, type=image,push=true. With
+    /// tar=false, oci and docker write a directory.
     #[arg(short, long = "output", value_name = "OUTPUT")]
     outputs: Vec<OutputOption>,
     /// Push the image under each of its names.
