@@ -414,13 +414,18 @@ fn set_attribute(file: &File, name: &OsStr, value: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The path within the layer: no leading slash, no `.`; `None` where `..` occurs.
+/// The path within the layer: no leading slash, no `.`, and no `..`, which takes away the part before it as in Go's `filepath.Clean`.
+/// `None` where that leads out.
 fn inside(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for part in path.components() {
         match part {
             Component::Normal(name) => clean.push(name),
-            Component::ParentDir => return None,
+            Component::ParentDir => {
+                if !clean.pop() {
+                    return None;
+                }
+            }
             _ => {}
         }
     }

@@ -47,6 +47,30 @@ fn names_that_lead_out_are_refused() {
 }
 
 #[test]
+fn dots_within_a_name_are_taken_away() {
+    let (outer, result) = unpack(&layer(|b| {
+        raw(b, header(EntryType::Regular, 0o644, 0), "a/../f", "");
+        raw(b, header(EntryType::Directory, 0o755, 0), "./d/e/..", "");
+        raw(b, header(EntryType::Link, 0o644, 0), "d/link", "x/y/../../f");
+        raw(b, header(EntryType::Directory, 0o711, 0), "d/..", "");
+        raw(b, header(EntryType::Regular, 0o644, 0), "/d/../.wh.g", "");
+    }));
+    result.expect("unpacks");
+    let root = outer.path().join("root");
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(root.join(name)).expect(name));
+    assert_eq!(inode("d/link"), inode("f"));
+    assert!(!root.join("a").exists() && root.join("d").is_dir() && !root.join("d/e").exists());
+    assert!(root.join("g").symlink_metadata().is_ok(), "a whiteout");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&root.metadata().expect("root").permissions());
+    assert_eq!(mode & 0o777, 0o711);
+    for (name, link) in [("f/..", ""), ("l", "a/.."), ("l", "a/../../f")] {
+        let kind = if link.is_empty() { EntryType::Regular } else { EntryType::Link };
+        let (_, result) = unpack(&layer(|b| raw(b, header(kind, 0o644, 0), name, link)));
+        assert!(matches!(result, Err(UnpackError::Refused { .. })), "{name} {link}");
+    }
+}
+
+#[test]
 fn symlinks_and_links_stay_inside() {
     let (outer, result) = unpack(&layer(|b| {
         raw(b, header(EntryType::Symlink, 0o777, 0), "up", "../..");
@@ -130,8 +154,9 @@ fn links_to_links_and_deep_trees_stay_inside() {
         raw(b, header(EntryType::Link, 0o644, 0), "hard", "out");
         raw(b, header(EntryType::Regular, 0o644, 0), "hard/../x", "");
     }));
-    assert!(matches!(result, Err(UnpackError::Refused { .. })), "`..` behind a link");
-    assert!(outer.path().join("root/hard").is_symlink());
+    result.expect("unpacks");
+    // `..` behind a link takes the link's name away, and does not follow it.
+    assert!(outer.path().join("root/hard").is_symlink() && outer.path().join("root/x").exists());
     let name = "n".repeat(255);
     let deep = "d/".repeat(300);
     let (outer, result) = unpack(&layer(|b| {
