@@ -1,10 +1,15 @@
 //! Followers of a container's output: rotation keeps what they have not read, whichever monitor writes the log.
 
 use super::{Container, locked};
+use crate::engine::Engine;
 use crate::engine::record::Status;
-use crate::logs::holds::{ALL, Hold};
+use crate::logs::holds::{ALL, GRACE, Hold};
+use crate::logs::{drop_late_files, has_late_files};
 use crate::runtime::control::MonitorRequest;
+use crate::sys::foreign_disk::ask;
+use nix::fcntl::{Flock, FlockArg};
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -93,6 +98,41 @@ impl Container {
         }
         locked(&self.live).followers.waiting.remove(&reader);
         lease
+    }
+}
+
+impl Engine {
+    /// Removes the files that rotation has kept of an ended container's log for its readers, once the last of them has left, or has not
+    /// come back to the next engine. The monitor, which does that while it runs, is gone.
+    pub(in crate::engine) fn drop_late_files(self: &Arc<Self>, container: &Arc<Container>) {
+        let log = container.with_record(|record| record.spec.log.clone());
+        if log.none || log.max_size == 0 {
+            return;
+        }
+        let (path, directory) = (self.config.log_path(&container.id), self.config.run_directory(&container.id));
+        let (container, max_files) = (container.clone(), log.max_files);
+        tokio::spawn(async move {
+            let asked = path.clone();
+            let looking = tokio::task::spawn_blocking(move || ask(|| Ok(has_late_files(&asked, max_files))));
+            if !matches!(looking.await, Ok(Ok(true))) {
+                return;
+            }
+            container.wait_until_unfollowed(GRACE).await;
+            let subject = container.clone();
+            let dropping = tokio::task::spawn_blocking(move || {
+                // A monitor that still writes, or is about to, has the lock, and drops them itself.
+                let alone = File::open(&directory).map(|directory| Flock::lock(directory, FlockArg::LockExclusiveNonblock));
+                let is_alone = !matches!(alone, Ok(Err(_)));
+                let is_read = !locked(&subject.live).followers.holds.is_empty();
+                if is_alone && !is_read && subject.status() == Status::Exited {
+                    return ask(|| drop_late_files(&path, max_files));
+                }
+                Ok(())
+            });
+            if let Ok(Err(error)) = dropping.await {
+                tracing::warn!("removing old files of the log of {}: {error}", container.name());
+            }
+        });
     }
 }
 

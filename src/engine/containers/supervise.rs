@@ -247,7 +247,8 @@ impl Engine {
             Verdict::Stay if container.with_record(|record| record.spec.client_removes) => {
                 self.clone().remove_ended(container.clone())
             }
-            Verdict::Restart { .. } | Verdict::Stay => {}
+            Verdict::Stay => self.drop_late_files(container),
+            Verdict::Restart { .. } => {}
             Verdict::Remove => self.clone().remove_ended(container.clone()),
         }
     }

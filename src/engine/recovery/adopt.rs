@@ -98,7 +98,7 @@ impl Engine {
             None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
             // Whoever has made it to be removed after its run has died with the engine, or has lost it.
             None if record.spec.auto_remove || record.spec.client_removes => self.clone().remove_ended(container),
-            None => {}
+            None => self.drop_late_files(&container),
         }
     }
 
