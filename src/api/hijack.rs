@@ -3,6 +3,7 @@
 use super::connections::StreamPermit;
 use super::detach::DetachKeys;
 use super::reply::{self, Reply};
+use super::request_line::FirstLineStream;
 use crate::sys;
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -152,11 +153,13 @@ pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
 /// A client's connection once it has been answered, and what was read of it already; `None` where the client has left.
 pub(super) async fn taken_over(upgrade: OnUpgrade) -> Option<(UnixStream, Bytes)> {
     let upgraded = upgrade.await.inspect_err(|error| tracing::debug!("a connection was not upgraded: {error}")).ok()?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<FirstLineStream>>() else {
         tracing::error!("a connection that is no unix socket was upgraded");
         return None;
     };
-    Some((parts.io.into_inner(), parts.read_buf))
+    let (socket, rest) = parts.io.into_inner().into_parts();
+    let read = if rest.is_empty() { parts.read_buf } else { [&parts.read_buf[..], &rest].concat().into() };
+    Some((socket, read))
 }
 
 fn kind(raw: bool) -> &'static str {

@@ -24,6 +24,7 @@ mod networks;
 mod projects;
 pub mod reply;
 mod request_body;
+mod request_line;
 mod routes;
 pub mod server;
 pub mod spec;

@@ -2,6 +2,7 @@
 
 use super::connections::{self, Busy, ConnectionEntry, Connections, StreamKind, StreamPermit};
 use super::reply::{self, ApiVersion, Body, Query, Reply};
+use super::request_line::FirstLineStream;
 use super::routes::{self, Support};
 use super::tcp::Way;
 use super::{
@@ -114,7 +115,7 @@ pub(super) async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Con
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_BUFFERED);
-    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = http.serve_connection(TokioIo::new(FirstLineStream::new(stream)), service).with_upgrades();
     tokio::select! {
         ended = connection => if let Err(error) = ended {
             tracing::debug!("a connection ended: {error}");
