@@ -43,6 +43,7 @@ mod starting;
 mod stopped;
 mod streams;
 mod support;
+mod transfers;
 mod updates;
 mod websockets;
 mod whole_archives;
