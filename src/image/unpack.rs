@@ -421,11 +421,7 @@ fn inside(path: &Path) -> Option<PathBuf> {
     for part in path.components() {
         match part {
             Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                if !clean.pop() {
-                    return None;
-                }
-            }
+            Component::ParentDir if !clean.pop() => return None,
             _ => {}
         }
     }

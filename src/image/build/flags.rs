@@ -22,11 +22,14 @@ fn flag_value(name: &str, value: Option<String>) -> Result<String, String> {
     }
 }
 
+/// Names and values of flags, in their order.
+type FlagValues = Vec<(String, String)>;
+
 /// Takes the flags from the beginning of an instruction's text. Returns them and what follows.
 ///
 /// # Errors
 /// A flag that the instruction does not have, a value that it cannot have, one that occurs twice.
-pub fn of<'a>(keyword: &str, text: &'a str, number: usize) -> Result<(Vec<(String, String)>, &'a str), MalformedDockerfile> {
+pub fn of<'a>(keyword: &str, text: &'a str, number: usize) -> Result<(FlagValues, &'a str), MalformedDockerfile> {
     let mut rest = text;
     let mut flags = Vec::new();
     while matches!(keyword, "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK") && rest.starts_with("--") {
