@@ -6,8 +6,8 @@
 use super::containers::dependencies::is_to_come;
 use super::projects::update::{Ending, UpdateVerdict, ending, judge};
 use super::record::{
-    Beside, ContainerRecord, ContainerSpec, Health, HealthSpec, HealthStatus, Replacement, RestartPolicy, Status, Transition,
-    Verdict, verdict,
+    BegunStop, Beside, ContainerRecord, ContainerSpec, Health, HealthSpec, HealthStatus, Replacement, RestartPolicy, Status,
+    Transition, Verdict, verdict,
 };
 use crate::compose::model::Condition;
 use crate::plan::{FailureAction, UpdateOrder, UpdatePolicy};
@@ -348,6 +348,8 @@ impl World {
             if member.record.restart_begun {
                 self.stop(id, true);
                 self.user_starts(id);
+            } else if member.record.stop_begun.is_some() {
+                self.stop(id, false);
             }
         }
         for id in &ids {
@@ -389,9 +391,12 @@ impl World {
             4 => self.health(&id, HealthStatus::Healthy),
             5 => self.health(&id, HealthStatus::Unhealthy),
             6 => self.engine_dies(),
-            7 if !self.engine => self.engine_starts(),
             // Commands wait for the engine, and one for the other.
             _ if !self.engine => self.engine_starts(),
+            8 if self.rollout.is_none() && self.random.one_in(4) => {
+                self.member(&id).map(|member| member.record.begin_stop(BegunStop::default(), false));
+                self.engine_dies();
+            }
             8 if self.rollout.is_none() => self.stop(&id, false),
             9 if self.rollout.is_none() => self.user_starts(&id),
             10 if self.rollout.is_none() => {
@@ -455,9 +460,6 @@ impl World {
     /// Nothing happens any more: everything comes to its end.
     fn settle(&mut self) {
         self.starts_fail = false;
-        if !self.engine {
-            self.engine_starts();
-        }
         for _ in 0..200 {
             if !self.engine {
                 self.engine_starts();
@@ -472,7 +474,8 @@ impl World {
         assert_eq!(self.owed, None, "a rollback is owed for ever");
         for member in &self.members {
             let record = &member.record;
-            assert!(record.replaces.is_none(), "{} waits for ever", record.id);
+            let is_half_stopped = record.stop_begun.is_some() || record.stopped_by_user && member.runs;
+            assert!(record.replaces.is_none() && !is_half_stopped, "{} waits for ever", record.id);
             let bad = member.version % 3 == 0;
             assert!(bad || record.state.status() != Status::Restarting, "{} is restarted for ever", record.id);
             assert!(bad || !is_to_come(record, Condition::ServiceHealthy), "who depends on {} waits for ever", record.id);

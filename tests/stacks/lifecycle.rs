@@ -400,3 +400,70 @@ fn kill_ends_restarts() {
     let (_, inspected) = stack.api("GET", &format!("/containers/{}/json", stack.id("other")), None);
     assert_eq!((&inspected["State"]["Status"], &inspected["State"]["ExitCode"]), (&"exited".into(), &4.into()), "{inspected}");
 }
+
+#[test]
+fn a_container_that_is_removed_at_its_end_gets_no_restart_policy() {
+    let stack = Stack::new("nothing");
+    let run = ["container", "run", "-d", "--rm", "--init", "--name", "u", "busybox:local", "sleep", "1000"];
+    stack.wharf(&run).ok();
+    let words = ["Restart policy cannot be updated because AutoRemove is enabled for the container"];
+    stack.wharf(&["container", "update", "--restart", "always", "u"]).fails(1, &words);
+    let body = serde_json::json!({"RestartPolicy": {"Name": "always"}});
+    assert_eq!(stack.api("POST", "/containers/u/update", Some(&body)).0, 409);
+    let body = serde_json::json!({"RestartPolicy": {"Name": "no"}});
+    assert_eq!(stack.api("POST", "/containers/u/update", Some(&body)).0, 200);
+    stack.wharf(&["container", "stop", "u"]).ok();
+    eventually("it is removed", 10, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty());
+}
+
+/// What waits for its restart counts as running: who stops it is told so by an event, and what cannot be done has its reason.
+#[test]
+fn what_waits_for_its_restart_is_said_to() {
+    let stack = Stack::new("nothing");
+    for (command, events) in [("stop", &["stop"][..]), ("kill", &["kill", "stop"])] {
+        stack.wharf(&["container", "run", "-d", "--name", "k", "--restart", "always", "busybox:local", "false"]).ok();
+        let state = || stack.api("GET", "/containers/k/json", None).1["State"].clone();
+        // The delay of its seventh restart is long enough for what follows.
+        eventually("it waits for long", 30, || {
+            let known = stack.api("GET", "/containers/k/json", None).1;
+            known["RestartCount"].as_u64() >= Some(6) && known["State"]["Restarting"] == true
+        });
+        for call in ["kill?signal=USR1", "pause", "resize?h=1&w=1"] {
+            let (status, answer) = stack.api("POST", &format!("/containers/k/{call}"), None);
+            assert_eq!(status, 409, "{call}: {answer}");
+            let words = "is restarting, wait until the container is running";
+            assert!(answer["message"].as_str().is_some_and(|text| text.contains(words)), "{call}: {answer}");
+        }
+        assert_eq!(stack.api("GET", "/containers/k/top", None).0, 409);
+        assert_eq!(stack.api("POST", &format!("/containers/k/{command}"), None).0, 204);
+        assert_eq!(state()["Status"], "exited");
+        let now = jiff::Timestamp::now().as_second() + 1;
+        let path = format!("/events?since=0&until={now}&filters=%7B%22type%22:%5B%22container%22%5D%7D");
+        let (_, text) = stack.api("GET", &path, None);
+        let lines = text.as_str().expect("lines of JSON").lines().map(str::to_string).collect::<Vec<_>>();
+        let actions: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).expect("JSON")["Action"].as_str().expect("an action").to_string()
+            })
+            .collect();
+        let last = &actions[actions.iter().rposition(|action| action == "die").expect("it has died") + 1..];
+        assert_eq!(last, events);
+        stack.wharf(&["container", "rm", "k"]).ok();
+    }
+}
+
+#[test]
+fn a_hook_of_what_has_ended_says_so() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        "services: {s: {image: 'busybox:local', command: sh -c 'exit 4', post_start: [{command: echo hi}]}}\n",
+    );
+    for _ in 0..5 {
+        stack
+            .wharf(&["up", "-d"])
+            .fails(1, &["is not running: it exited with code 4 before its post_start hook `echo hi` was done"]);
+        stack.wharf(&["down"]).ok();
+    }
+}

@@ -13,7 +13,7 @@ use super::request_body;
 use super::types::{ContainerCreate, ContainerCreated, ContainerUpdated, ContainerWaited, ContainersPruned, HostConfig};
 use crate::engine::containers::signals::parse_signal;
 use crate::engine::containers::verify;
-use crate::engine::record::{ContainerRecord, Status};
+use crate::engine::record::{ContainerRecord, RestartPolicy, Status};
 use crate::engine::recovery::RecordKind;
 use crate::engine::{Container, Engine, EngineError};
 use crate::image::platform_warning;
@@ -66,6 +66,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
     match action {
         "start" => {
             if container.status() == Status::Running {
+                engine.containers.take_back_stale_stop_of(&container.id)?;
                 return reply::empty(304);
             }
             reply::to_its_end(async move {
@@ -93,7 +94,10 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         }
         "kill" => {
             let signal = signal(given.unwrap_or("SIGKILL"))?;
-            reply::to_its_end(async move { worker.kill(&subject, signal).await }).await?;
+            match reply::to_its_end(async move { worker.kill(&subject, signal).await }).await {
+                Err(EngineError::NotRunning { .. }) => return Err(container.not_running()),
+                killed => killed?,
+            }
             if signal == libc::SIGKILL {
                 let over = |record: &ContainerRecord| !record.state.status().has_process();
                 let _late = tokio::time::timeout(KILLED, container.wait_until(over)).await;
@@ -109,7 +113,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         "resize" => {
             let (rows, columns) = size(query)?;
             if !container.status().has_process() {
-                return Err(EngineError::NotRunning { name: container.name() });
+                return Err(container.not_running());
             }
             container.resize(rows, columns);
             let (height, width) = (rows.to_string(), columns.to_string());
@@ -198,6 +202,12 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
     let body: HostConfig = request_body::json(request).await?;
     let named = !body.restart_policy.name.is_empty();
     let policy = named.then(|| super::spec::restart_policy(&body.restart_policy)).transpose()?;
+    if policy.is_some_and(|policy| policy != RestartPolicy::No) && container.with_record(|record| record.spec.auto_remove) {
+        return Err(EngineError::Conflict(format!(
+            "Cannot update container {}: Restart policy cannot be updated because AutoRemove is enabled for the container",
+            container.id
+        )));
+    }
     let mut resources = container.record().spec.resources;
     super::spec::update(&mut resources, &body)?;
     engine.update_limits(&container, |spec| {

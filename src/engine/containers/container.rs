@@ -8,7 +8,7 @@ use crate::engine::error::EngineError;
 use crate::engine::images::build::is_build_id;
 use crate::engine::locked;
 use crate::engine::networks::Published;
-use crate::engine::record::{ContainerRecord, Status};
+use crate::engine::record::{BegunStop, ContainerRecord, Status};
 use crate::network::dns::Serving;
 use crate::runtime::control::MonitorRequest;
 use std::collections::VecDeque;
@@ -69,6 +69,9 @@ pub(in crate::engine) struct Live {
 /// Output of a hook on a stream: 1 is stdout, 2 stderr.
 pub(in crate::engine) type HookOutput = (u8, Vec<u8>);
 
+/// A monitor reports an exit at once, and what it has been asked before fails a moment earlier.
+const EXIT_NOTICED: Duration = Duration::from_secs(1);
+
 /// The right to start, stop or remove a container, which exists.
 pub(in crate::engine) struct OperationGuard<'a> {
     _guard: tokio::sync::MutexGuard<'a, ()>,
@@ -101,6 +104,12 @@ impl Container {
             return Err(EngineError::no_container(&self.name()));
         }
         Ok(OperationGuard { _guard: guard })
+    }
+
+    /// The same, where nobody has it.
+    pub(in crate::engine) fn try_begin_operation(&self) -> Option<OperationGuard<'_>> {
+        let guard = self.operation.try_lock().ok()?;
+        (self.status() != Status::Removing).then_some(OperationGuard { _guard: guard })
     }
 
     /// Its control group.
@@ -154,8 +163,19 @@ impl Container {
 
     /// It is about to be removed, so its end is no reason to start it again. That is not written: what the disk has left is for
     /// the removal itself. Tells whether the user had stopped it before.
-    pub(in crate::engine) fn mark_stopped(&self) -> bool {
-        locked(&self.record).stop_requested(false)
+    pub(in crate::engine) fn mark_stopped(&self, stop: BegunStop) -> bool {
+        locked(&self.record).begin_stop(stop, false)
+    }
+
+    /// A signal is about to be sent to it after which it is to stay ended. That is not written before it is sent. Tells whether the
+    /// user had stopped it before.
+    pub(in crate::engine) fn mark_killed(&self) -> bool {
+        let mut record = locked(&self.record);
+        let begun = record.stop_begun;
+        let was_stopped = record.stop_requested(false);
+        // A stop that goes on meanwhile still does.
+        record.stop_begun = begun;
+        was_stopped
     }
 
     /// Tells its monitors that the engine leaves on purpose.
@@ -166,6 +186,22 @@ impl Container {
         };
         dismiss(link);
         dismiss(parting);
+    }
+
+    /// Whether something of its record holds within the time in which an exit is noticed.
+    pub(in crate::engine) async fn ends_soon(&self, ended: impl FnMut(&ContainerRecord) -> bool) -> bool {
+        tokio::time::timeout(EXIT_NOTICED, self.wait_until(ended)).await.is_ok()
+    }
+
+    /// Why nothing can be done in it, in Docker's words: between two runs it counts as running there.
+    pub fn not_running(&self) -> EngineError {
+        let name = self.name();
+        match self.status() {
+            Status::Restarting => {
+                EngineError::Conflict(format!("container {name} is restarting, wait until the container is running"))
+            }
+            _ => EngineError::NotRunning { name },
+        }
     }
 
     /// Sends its monitor a request.

@@ -202,7 +202,7 @@ impl Execs {
                     container.name()
                 )));
             }
-            _ => return Err(EngineError::NotRunning { name: container.name() }),
+            _ => return Err(container.not_running()),
         }
         if new.args.is_empty() {
             return Err(EngineError::Invalid("there is no command to run".into()));

@@ -76,6 +76,14 @@ impl Execs {
         let start_interval = or(spec.start_interval, START_INTERVAL);
         let retries = if spec.retries == 0 { RETRIES } else { spec.retries };
         let begun = Instant::now();
+        let is_unhealthy =
+            |record: &ContainerRecord| record.state.health.as_ref().is_some_and(|h| h.status == HealthStatus::Unhealthy);
+        // An engine has died in between.
+        if container.with_record(is_unhealthy)
+            && let Some(todo) = container.with_record(ContainerRecord::on_unhealthy)
+        {
+            act(container, HealthNews::Unhealthy(todo));
+        }
         loop {
             let health = container.record().state.health.unwrap_or_default();
             let starting = health.status == HealthStatus::Starting && begun.elapsed() < start_period;

@@ -7,6 +7,7 @@ use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec
 use crate::engine::{Container, Engine, locked};
 use crate::labels::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use crate::logs::reader::{LineSelection, Reader};
+use crate::runtime::error::SetupStep;
 use std::future::pending;
 use std::sync::Arc;
 
@@ -17,6 +18,16 @@ const LABEL_HOOK_INDEX: &str = "com.docker.compose.hook-index";
 const LAST_LINES: usize = 10;
 /// Bytes that are kept of the end of a hook's output, for the error.
 const KEPT_OUTPUT: usize = 4096;
+
+fn ended_before(container: &Container, kind: &str, command: &[String]) -> EngineError {
+    let code = container.with_record(|record| record.state.ends.last().map(|end| end.exit_code));
+    let code = code.map_or_else(String::new, |code| format!(": it exited with code {code}"));
+    EngineError::Conflict(format!(
+        "container {} is not running{code} before its {kind} hook `{}` was done",
+        container.name(),
+        command.join(" ")
+    ))
+}
 
 impl Execs {
     /// Runs a container's hooks one after the other.
@@ -31,6 +42,8 @@ impl Execs {
     ) -> Result<(), EngineError> {
         let hooks = container.with_record(|record| which(&record.spec).clone());
         let reader = locked(&container.live).hook_output.clone();
+        let earlier_end = container.with_record(|record| record.state.finished_at);
+        let ended = |record: &ContainerRecord| !record.state.status().has_process() || record.state.finished_at != earlier_end;
         for hook in hooks {
             let new = NewExec {
                 args: hook.command.clone(),
@@ -42,6 +55,11 @@ impl Execs {
             };
             match self.run(container, new, Excerpt::last(KEPT_OUTPUT).read_by(reader.clone())).await {
                 Some((0, _)) => {}
+                // The command could not be started, as in a container whose end is about to be noticed.
+                Some((code, _)) if code == SetupStep::Monitor.exit_code() && container.ends_soon(ended).await => {
+                    return Err(ended_before(container, kind, &hook.command));
+                }
+                None => return Err(ended_before(container, kind, &hook.command)),
                 Some((code, output)) => {
                     let said = output.trim();
                     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -52,9 +70,6 @@ impl Execs {
                         hook.command.join(" "),
                         container.name()
                     )));
-                }
-                None => {
-                    return Err(EngineError::Conflict(format!("{} ended before its {kind} hook was done", container.name())));
                 }
             }
         }

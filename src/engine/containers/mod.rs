@@ -26,7 +26,7 @@ pub mod verify;
 use super::error::{EngineError, state_error};
 use super::networks::DEFAULT_NETWORK;
 use super::networks::endpoints::Attached;
-use super::record::{ContainerRecord, ContainerSpec, Status, Transition};
+use super::record::{BegunStop, ContainerRecord, ContainerSpec, Status, Transition};
 use super::recovery::RecordKind;
 use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
@@ -76,7 +76,7 @@ impl Engine {
     pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
         let _guard = container.begin_operation().await?;
         if container.status().has_process() {
-            return Ok(());
+            return self.containers.take_back_stale_stop(container);
         }
         if let Some(timer) = locked(&container.live).restart.take() {
             timer.abort();
@@ -234,8 +234,13 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
         let _guard = self.begin_end(container).await?;
-        let was_stopped = self.containers.change(container, |record| record.stop_requested(false))?;
-        let stopped = self.stop_locked(container, timeout, signal).await;
+        self.stop_for_good(container, BegunStop { timeout, signal }).await
+    }
+
+    /// Stops a container whose operation lock the caller holds. The next engine goes on where this one dies.
+    pub(super) async fn stop_for_good(self: &Arc<Self>, container: &Arc<Container>, stop: BegunStop) -> Result<(), EngineError> {
+        let was_stopped = self.containers.change(container, |record| record.begin_stop(stop, false))?;
+        let stopped = self.stop_locked(container, stop.timeout, stop.signal).await;
         stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))
     }
 
@@ -253,6 +258,7 @@ impl Engine {
             self.networks.detach(container);
             self.containers.transition(container, &Transition::RestartCancelled);
             container.dismiss_parting();
+            self.containers.emit(container, "stop", &[]);
             return Ok(());
         }
         if !record.state.status().is_alive() {
@@ -373,7 +379,8 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let was_stopped = self.containers.change(container, |record| record.stop_requested(true))?;
+        let begun = BegunStop { timeout, signal };
+        let was_stopped = self.containers.change(container, |record| record.begin_stop(begun, true))?;
         let stopped = self.stop_locked(container, timeout, signal).await;
         stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))?;
         self.containers.update(container, ContainerRecord::start_requested);
@@ -397,7 +404,7 @@ impl Engine {
                     container.name()
                 )));
             }
-            let was_stopped = container.mark_stopped();
+            let was_stopped = container.mark_stopped(BegunStop { timeout: Some(0), signal: None });
             let stopped = self.stop_locked(container, Some(0), None).await;
             stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))?;
         }
@@ -417,7 +424,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let _guard = self.begin_end(container).await?;
         if container.status().is_alive() {
-            let was_stopped = container.mark_stopped();
+            let was_stopped = container.mark_stopped(BegunStop { timeout, signal: None });
             let stopped = self.stop_locked(container, timeout, None).await;
             stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))?;
         }

@@ -198,12 +198,29 @@ impl Containers {
 
     /// A container could not be stopped: as long as it runs, it is restarted as before.
     pub(in crate::engine) fn take_back_stop(&self, container: &Container, was_stopped: bool) {
-        self.update(container, |record| {
-            record.restart_begun = false;
-            if record.state.status().is_alive() {
-                record.stopped_by_user = was_stopped;
-            }
-        });
+        self.update(container, |record| record.take_back_stop(was_stopped));
+    }
+
+    /// The user wants a container to run which does: a stop that has not ended it, such as a signal that it ignores, is taken
+    /// back, so that it is restarted as before. The caller holds its guard.
+    ///
+    /// # Errors
+    /// As [`Containers::change`].
+    pub(in crate::engine) fn take_back_stale_stop(&self, container: &Container) -> Result<(), EngineError> {
+        if container.with_record(|record| record.stopped_by_user && record.state.status().has_process()) {
+            self.change(container, |record| record.take_back_stop(false))?;
+        }
+        Ok(())
+    }
+
+    /// The same, unless somebody starts or stops it at this moment: it is left to them.
+    ///
+    /// # Errors
+    /// As [`Containers::change`].
+    pub fn take_back_stale_stop_of(&self, id: &str) -> Result<(), EngineError> {
+        let Ok(container) = self.find(id) else { return Ok(()) };
+        let Some(_guard) = container.try_begin_operation() else { return Ok(()) };
+        self.take_back_stale_stop(&container)
     }
 
     /// Changes a container's record as a user has asked for, and wakes whoever waits for it.

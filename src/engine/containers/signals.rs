@@ -20,7 +20,10 @@ impl Engine {
     /// As [`Container::signal`].
     pub async fn kill(self: &Arc<Self>, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
         match container.status() {
-            Status::Restarting if ends(signal) => self.stop(container, Some(0), None).await,
+            Status::Restarting if ends(signal) => {
+                self.containers.emit(container, "kill", &[("signal", signal.to_string())]);
+                self.stop(container, Some(0), None).await
+            }
             _ => self.containers.kill(container, signal).await,
         }
     }
@@ -32,12 +35,16 @@ impl Containers {
     /// # Errors
     /// As [`Container::signal`].
     pub async fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
-        let was_stopped = if ends(signal) { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
+        // Written once it is sent: an engine that dies in between must not leave a container that runs without its restart policy.
+        let was_stopped = ends(signal).then(|| container.mark_killed());
         if let Err(error) = container.signal(signal) {
             if let Some(was_stopped) = was_stopped {
                 self.take_back_stop(container, was_stopped);
             }
             return Err(error);
+        }
+        if was_stopped.is_some() {
+            self.update(container, |_| {});
         }
         self.emit(container, "kill", &[("signal", signal.to_string())]);
         // What ends a frozen container reaches it when it is thawed. As with Docker, any signal but one that its image or its user
@@ -66,7 +73,7 @@ impl Containers {
                 let already = if pause { "already paused" } else { "not paused" };
                 return Err(EngineError::Conflict(format!("Container {} is {already}", container.name())));
             }
-            _ => return Err(EngineError::NotRunning { name: container.name() }),
+            _ => return Err(container.not_running()),
         }
         self.set_paused(container, pause).await
     }

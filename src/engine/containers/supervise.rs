@@ -4,7 +4,7 @@ use super::health::HealthNews;
 use super::link::MonitorLink;
 use crate::compose::model::OnUnhealthy;
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, Health, HealthStatus, Status, Transition, Verdict, verdict};
+use crate::engine::record::{BegunStop, ContainerRecord, Health, HealthStatus, Status, Transition, Verdict, verdict};
 use crate::engine::{Container, Engine, locked};
 use crate::logs::holds::GRACE;
 use crate::runtime::control::{self, MonitorEvent, MonitorRequest};
@@ -182,11 +182,7 @@ impl Engine {
         }
         match todo {
             OnUnhealthy::Kill => self.stop_locked(container, Some(0), Some(libc::SIGKILL)).await,
-            OnUnhealthy::Stop => {
-                let was_stopped = self.containers.change(container, |record| record.stop_requested(false))?;
-                let stopped = self.stop_locked(container, None, None).await;
-                stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))
-            }
+            OnUnhealthy::Stop => self.stop_for_good(container, BegunStop::default()).await,
             OnUnhealthy::Restart => {
                 self.containers.change(container, |record| {
                     record.unhealthy_restart = true;

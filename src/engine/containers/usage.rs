@@ -71,7 +71,7 @@ impl Groups {
     /// When it does not run.
     pub fn processes(&self, container: &Container) -> Result<Vec<Process>, EngineError> {
         if !matches!(container.status(), Status::Running | Status::Paused) {
-            return Err(EngineError::NotRunning { name: container.name() });
+            return Err(container.not_running());
         }
         let users = names_of_users();
         let booted = booted_at();

@@ -134,12 +134,8 @@ impl Engine {
         self.state.journal.put(&key(&project.name), &record).map_err(state_error)?;
         self.schedules.look_again(project.services.values().any(|service| service.auto_update.is_some()));
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
-        for container in observed.containers.iter().filter(own) {
-            if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
-                let object = format!("Container {}", container.name);
-                progress.send(Progress::Step { object, status: "Running".into(), done: true });
-            }
-        }
+        let touches = |c: &ObservedContainer| plan.graph.node_weights().any(|step| step.operation.touches(&c.id, &c.name));
+        self.leave_running(observed.containers.iter().filter(own).filter(|c| !touches(c)), &progress)?;
         for interruption in &plan.interruptions {
             let object = format!("Service {}", interruption.service);
             progress.send(Progress::Step { object, status: format!("Is {}", interruption.text), done: true });
@@ -171,6 +167,20 @@ impl Engine {
             self.state.sync_and_trim().await?;
         }
         result
+    }
+
+    /// Containers are as `up` wants them, and run.
+    fn leave_running<'a>(
+        &self,
+        containers: impl Iterator<Item = &'a ObservedContainer>,
+        progress: &ProgressSender,
+    ) -> Result<(), EngineError> {
+        for container in containers {
+            self.containers.take_back_stale_stop_of(&container.id)?;
+            let object = format!("Container {}", container.name);
+            progress.send(Progress::Step { object, status: "Running".into(), done: true });
+        }
+        Ok(())
     }
 
     /// The commands of projects that go on.
@@ -290,6 +300,12 @@ impl Engine {
             for container in ended {
                 let object = format!("Container {}", container.name);
                 progress.send(Progress::Step { object, status: "Stopped".into(), done: true });
+            }
+        }
+        if command == Lifecycle::Start {
+            let asked = |c: &&ObservedContainer| options.services.is_empty() || options.services.contains(&c.service);
+            for container in observed.containers.iter().filter(|c| c.state.has_process() && !c.one_off).filter(asked) {
+                self.containers.take_back_stale_stop_of(&container.id)?;
             }
         }
         if plan.is_empty() {

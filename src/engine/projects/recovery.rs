@@ -13,6 +13,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
+/// What an engine has begun and died in.
+enum HalfDone {
+    Stop(Arc<Container>),
+    /// Of the container that replaces another, or has and is not started yet.
+    Replacement(Arc<Container>),
+}
+
 impl Engine {
     /// Does what the engine does to a project by itself, while no command changes that.
     pub(in crate::engine) async fn between_commands<T>(&self, project: &str, work: impl Future<Output = T>) -> T {
@@ -34,7 +41,8 @@ impl Engine {
                     if !container.with_record(|record| record.restart_begun) {
                         return Ok(());
                     }
-                    engine.restart_locked_by(&container, &guard, None, None).await
+                    let begun = container.with_record(|record| record.stop_begun).unwrap_or_default();
+                    engine.restart_locked_by(&container, &guard, begun.timeout, begun.signal).await
                 };
                 if let Err(error) = ended.await {
                     tracing::error!("ending the restart of {}: {error}", container.name());
@@ -43,21 +51,27 @@ impl Engine {
         }
     }
 
-    /// Ends every recreation that the journal has begun; with `remove` off, those for which nothing has to be removed. The projects' locks are held when this returns, so that a command
-    /// which comes next plans by the end of it; the rest, which may have to wait for a container to stop, is done beside that.
-    pub(in crate::engine) async fn recover_replacements(self: &Arc<Self>, remove: bool) {
-        let mut half_done: HashMap<String, Vec<Arc<Container>>> = HashMap::new();
+    /// Ends every stop and every recreation that the journal has begun; with `remove` off, recreations for which nothing has to be
+    /// removed. The projects' locks are held when this returns, so that a command which comes next plans by the end of it; the
+    /// rest, which may have to wait for a container to stop, is done beside that.
+    pub(in crate::engine) async fn recover_stops_and_replacements(self: &Arc<Self>, remove: bool) {
+        let mut half_done: HashMap<String, Vec<HalfDone>> = HashMap::new();
         for container in self.containers.all() {
             let (replacement, start_owed) = container.with_record(|record| (record.replaces.clone(), record.start_owed));
             // What is not understood may be the old one.
             let old = replacement.as_ref().map(|replacement| &replacement.id);
             let removes = old
                 .is_some_and(|id| self.containers.contains(id) || self.state.find_unknown(RecordKind::Container, id).is_some());
-            if (replacement.is_none() && !start_owed) || (removes && !remove) {
-                continue;
-            }
+            let replaces = (replacement.is_some() || start_owed) && (remove || !removes);
+            let stops = container.with_record(|record| record.stop_begun.filter(|_| !record.restart_begun)).is_some();
             let project = container.with_record(|record| record.spec.labels.get(LABEL_PROJECT).cloned());
-            half_done.entry(project.unwrap_or_default()).or_default().push(container);
+            let half_done = || half_done.entry(project.unwrap_or_default()).or_default();
+            match (stops, replaces) {
+                (false, false) => {}
+                (true, false) => half_done().push(HalfDone::Stop(container)),
+                (false, true) => half_done().push(HalfDone::Replacement(container)),
+                (true, true) => half_done().extend([HalfDone::Stop(container.clone()), HalfDone::Replacement(container)]),
+            }
         }
         if remove {
             for project in self.projects_with_rollbacks() {
@@ -67,17 +81,17 @@ impl Engine {
         // Progress goes nowhere: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
         let progress = progress.into();
-        for (project, containers) in half_done {
+        for (project, changes) in half_done {
             let Ok(guard) = self.projects.take(&project, Change::Recovery, &progress).await else { continue };
             let engine = self.clone();
             tokio::spawn(async move {
-                let ends = containers.iter().map(async |new| match new.with_record(|record| record.replaces.clone()) {
-                    Some(replacement) => engine.end_replacement(new, &replacement).await,
-                    None => engine.start_pending(new).await,
+                let ends = changes.iter().map(async |change| match change {
+                    HalfDone::Stop(container) => (engine.end_stop(container).await, "stop"),
+                    HalfDone::Replacement(new) => (engine.end_replacement_of(new).await, "recreation"),
                 });
-                for result in futures::future::join_all(ends).await {
-                    if let Err(error) = result.map_err(|error| format!("ending a recreation in the project {project}: {error}")) {
-                        tracing::error!("{error}");
+                for (result, what) in futures::future::join_all(ends).await {
+                    if let Err(error) = result {
+                        tracing::error!("ending a {what} in the project {project}: {error}");
                     }
                 }
                 if remove {
@@ -85,6 +99,23 @@ impl Engine {
                 }
                 drop(guard);
             });
+        }
+    }
+
+    /// Ends a stop, from its signal on.
+    async fn end_stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
+        let Ok(_guard) = container.begin_operation().await else { return Ok(()) };
+        // Somebody may have started it meanwhile.
+        match container.with_record(|record| record.stop_begun.filter(|_| !record.restart_begun)) {
+            Some(stop) => self.stop_for_good(container, stop).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end_replacement_of(self: &Arc<Self>, new: &Arc<Container>) -> Result<(), EngineError> {
+        match new.with_record(|record| record.replaces.clone()) {
+            Some(replacement) => self.end_replacement(new, &replacement).await,
+            None => self.start_pending(new).await,
         }
     }
 

@@ -78,6 +78,9 @@ pub struct ContainerRecord {
     /// It is being stopped in order to be started again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_begun: bool,
+    /// The stop that is under way: an engine that finds it in the journal ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_begun: Option<BegunStop>,
     /// It is being stopped because it is unhealthy, and is to be started again whatever its restart policy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy_restart: bool,
@@ -126,6 +129,16 @@ impl BoundPort {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// How a container is being stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BegunStop {
+    /// Seconds until SIGKILL; absent: the container's own.
+    pub timeout: Option<u64>,
+    /// Absent: the container's own.
+    pub signal: Option<i32>,
 }
 
 /// How a recreation ends: an engine that finds one in the journal ends it. The new container has a name of its own until the old
@@ -202,6 +215,7 @@ impl ContainerRecord {
             restart_count: 0,
             prepared: false,
             restart_begun: false,
+            stop_begun: None,
             unhealthy_restart: false,
             unhealthy_restarts: 0,
             start_owed: false,

@@ -1,6 +1,6 @@
 //! A container's state, the only ways in which it changes, and what follows an exit: pure, so that a table can test it.
 
-use super::{ContainerRecord, Health, RestartPolicy};
+use super::{BegunStop, ContainerRecord, Health, RestartPolicy};
 use crate::runtime::launch::Exit;
 use crate::units::Nanos;
 use crate::wire::RunEnd;
@@ -190,6 +190,7 @@ impl ContainerRecord {
                 let beyond = state.ends.len().saturating_sub(KEPT_ENDS);
                 state.ends.drain(..beyond);
                 state.pid = 0;
+                self.stop_begun = None;
                 state.exit_code = exit.code;
                 state.oom_killed = exit.oom_killed;
                 state.finished_at = Some(exit.finished_at);
@@ -209,6 +210,7 @@ impl ContainerRecord {
             }
             Transition::RestartCancelled => {
                 state.waits_for = None;
+                self.stop_begun = None;
                 Status::Exited
             }
             Transition::DueAfterBoot => {
@@ -237,13 +239,29 @@ impl ContainerRecord {
 
     /// The user stops it, for good or in order to start it again: restart policies leave it alone. Tells whether they did before.
     pub fn stop_requested(&mut self, restart: bool) -> bool {
+        self.stop_begun = None;
         (self.restart_begun, self.start_owed, self.unhealthy_restart) = (restart, false, false);
         std::mem::replace(&mut self.stopped_by_user, true)
     }
 
+    /// The same for a stop that goes on until it has ended, whichever engine ends it.
+    pub fn begin_stop(&mut self, stop: BegunStop, restart: bool) -> bool {
+        let was_stopped = self.stop_requested(restart);
+        self.stop_begun = Some(stop).filter(|_| self.state.status.is_alive());
+        was_stopped
+    }
+
+    /// It runs on: it was not stopped, or is not to be any more.
+    pub fn take_back_stop(&mut self, was_stopped: bool) {
+        (self.restart_begun, self.stop_begun) = (false, None);
+        if self.state.status.is_alive() {
+            self.stopped_by_user = was_stopped;
+        }
+    }
+
     /// The user starts it: what was counted of its restarts is over.
     pub fn start_requested(&mut self) {
-        self.stopped_by_user = false;
+        (self.stopped_by_user, self.stop_begun) = (false, None);
         (self.restart_count, self.unhealthy_restarts) = (0, 0);
         self.state.backoff = None;
     }

@@ -80,7 +80,7 @@ impl Engine {
         self.recover_restarts();
         // With something missing, nothing is removed.
         let may_remove = !self.state.is_incomplete();
-        self.recover_replacements(may_remove).await;
+        self.recover_stops_and_replacements(may_remove).await;
         self.recover_followers();
         self.recover_jobs();
         self.start_after_boot();
@@ -96,6 +96,10 @@ impl Engine {
         match reach(&self.config.run_directory(&container.id)).await {
             Some(link) => self.adopt_running(&container, Arc::new(link)).await,
             None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
+            // Its client goes on with this engine, or has died with the last one.
+            None if record.spec.client_removes && record.state.status() == Status::Created => {
+                self.remove_unless_started(&container);
+            }
             // Whoever has made it to be removed after its run has died with the engine, or has lost it.
             None if record.spec.auto_remove || record.spec.client_removes => self.clone().remove_ended(container),
             None => self.drop_late_files(&container),
