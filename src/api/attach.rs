@@ -144,9 +144,7 @@ fn check(container: &Container, query: &Query, own: bool) -> Result<(), EngineEr
     match container.status() {
         _ if own && (query.flag("all") || query.get("tail") != Some("0")) => Ok(()),
         Status::Paused => Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before attach"))),
-        Status::Restarting => {
-            Err(EngineError::Conflict(format!("container {name} is restarting, wait until the container is running")))
-        }
+        Status::Restarting => Err(container.not_running()),
         _ => Ok(()),
     }
 }
@@ -190,6 +188,7 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
         () = to_client.is_gone() => return,
     }
     let selection = wanted.selection(container);
+    let until = follow::end_of(&selection);
     let path = engine.config.output_path(&container.record());
     let (reader, width) = match follow::open(&path, selection).await {
         Ok(opened) => opened,
@@ -213,6 +212,7 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: StreamC
         path,
         width,
         options: wanted.options,
+        until,
         lease: Some((lease.clone(), wanted.patience)),
     };
     tokio::spawn(following.send(sender));

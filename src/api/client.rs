@@ -1,5 +1,6 @@
 //! The CLI's end: requests to the engine, and its streams.
 
+mod again;
 mod streams;
 
 pub use streams::{Frames, Lines, take_frame};
@@ -243,7 +244,8 @@ impl Client {
     /// # Errors
     /// The engine's refusal, or a broken connection.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let bytes = self.answer(Self::request(Method::GET, path, Self::empty_body())?).await?;
+        let ask = async || self.answer(Self::request(Method::GET, path, Self::empty_body())?).await;
+        let bytes = self.ask_again(ask).await?;
         serde_json::from_slice(&bytes).map_err(ClientError::protocol)
     }
 
@@ -372,7 +374,8 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_lines(&self, path: &str) -> Result<Lines, ClientError> {
-        Ok(self.lines(self.send(Self::request(Method::GET, path, Self::empty_body())?).await?))
+        let ask = async || self.send(Self::request(Method::GET, path, Self::empty_body())?).await;
+        Ok(self.lines(self.ask_again(ask).await?))
     }
 
     /// A POST with a stream of bytes as its body; the answer is text.
@@ -428,7 +431,8 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_frames(&self, path: &str) -> Result<Frames, ClientError> {
-        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
+        let ask = async || self.send(Self::request(Method::GET, path, Self::empty_body())?).await;
+        let response = self.ask_again(ask).await?;
         Ok(Frames { body: response.into_body(), buffer: BytesMut::new(), connector: self.connector.clone() })
     }
 

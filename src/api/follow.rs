@@ -6,7 +6,7 @@ use crate::engine::{Container, Engine};
 use crate::logs::Stream;
 use crate::logs::reader::{LineSelection, Reader};
 use bytes::{Bytes, BytesMut};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,11 @@ impl Width {
     fn bytes(&self) -> usize {
         if self.0.is_some() { WIDE } else { NARROW }
     }
+}
+
+/// The time at which a selection ends.
+pub(super) fn end_of(selection: &LineSelection) -> Option<Timestamp> {
+    selection.until.as_ref().and_then(|until| until.parse().ok())
 }
 
 /// Opens a log for a client. It may have to be read from its end: a thread waits for the disk.
@@ -126,6 +131,8 @@ pub(super) struct FollowedLog {
     pub path: PathBuf,
     pub width: Width,
     pub options: FollowOptions,
+    /// It ends at this time.
+    pub until: Option<Timestamp>,
     /// The hold, and for how long a client is waited for that takes nothing; for ever without.
     pub lease: Option<(SharedLease, Option<Duration>)>,
 }
@@ -133,8 +140,11 @@ pub(super) struct FollowedLog {
 /// Where inotify has no watch left, a log is looked at so often.
 const WITHOUT_WATCH: Duration = Duration::from_millis(100);
 
+/// How long a line may take from its time into the log.
+const WRITTEN: SignedDuration = SignedDuration::from_millis(100);
+
 impl FollowedLog {
-    /// Sends the log until its end, or, following, until the container's. An error is that the client has left.
+    /// Sends the log until its end, or, following, until the container's or a time. An error is that the client has left.
     pub(super) async fn send(mut self, sender: mpsc::Sender<Batch>) {
         let engine = self.engine.clone();
         let directory = self.path.parent().unwrap_or(&self.path).to_path_buf();
@@ -148,6 +158,8 @@ impl FollowedLog {
             grown.as_mut().enable();
             let mut record_changes = self.container.changes();
             let (alive, finished, exited) = self.ending();
+            // As the lines until then have been written by now.
+            let past = self.until.is_some_and(|until| Timestamp::now().duration_since(until) > WRITTEN);
             loop {
                 let (mut reader, options, size) = (self.reader, self.options, self.width.bytes());
                 let filled = tokio::task::spawn_blocking(move || {
@@ -175,7 +187,7 @@ impl FollowedLog {
                     return;
                 }
             }
-            if !self.options.follow || !alive {
+            if !self.options.follow || !alive || past {
                 if self.options.form == Form::Notices {
                     let _ = self.deliver(&sender, Notice::End.frame("")).await;
                 }
@@ -188,8 +200,18 @@ impl FollowedLog {
                 }
             };
             let ended = async { while self.ending() == (alive, finished, exited) && record_changes.changed().await.is_ok() {} };
+            let time_is_up = async {
+                match self.until {
+                    Some(until) => {
+                        let left = until.duration_since(Timestamp::now()) + WRITTEN + SignedDuration::from_millis(1);
+                        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = &mut grown => {}
+                () = time_is_up => {}
                 () = ended => {}
                 () = unwatched => {}
                 () = sender.closed() => return,

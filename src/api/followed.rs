@@ -30,7 +30,7 @@ pub enum Begin {
     /// With what it writes after its next start.
     NextStart,
     /// As `logs` does.
-    Log { tail: Option<usize>, since: Option<String>, until: Option<String> },
+    Log { tail: Option<usize>, since: Option<String> },
     /// After a line that the client has.
     After(Position),
 }
@@ -43,6 +43,8 @@ pub struct Position(String);
 #[derive(Clone, Debug)]
 pub struct Follow {
     pub begin: Begin,
+    /// The time at which it ends, as the API has times; with the container otherwise.
+    pub until: Option<String>,
     pub stdin: bool,
     /// The log waits for this client as long as it takes; otherwise for half a minute, as it does for `logs -f`.
     pub attached: bool,
@@ -105,7 +107,8 @@ impl Followed {
     /// The engine's refusal, or a broken connection.
     pub async fn open(client: &Client, id: &str, how: Follow) -> Result<Self, ClientError> {
         let connected = Position(format!("{:.9}", jiff::Timestamp::now()));
-        let (from, to) = tokio::io::split(client.hijack(&path(id, &how, None), &serde_json::Value::Null).await?);
+        let stream = client.ask_again(async || client.hijack(&path(id, &how, None), &serde_json::Value::Null).await).await?;
+        let (from, to) = tokio::io::split(stream);
         // Where it goes on if nothing has come by the time that the engine dies.
         let position = match &how.begin {
             Begin::Now | Begin::Log { tail: Some(0), .. } => Some(connected),
@@ -216,15 +219,13 @@ fn path(id: &str, how: &Follow, position: Option<&Position>) -> String {
     }
     let mut add =
         |key: &str, value: Option<&str>| value.iter().for_each(|value| path.push_str(&format!("&{key}={}", escape(value))));
-    if let Begin::Log { until, .. } = &how.begin {
-        add("until", until.as_deref());
-    }
+    add("until", how.until.as_deref());
     match (position, &how.begin) {
         (Some(Position(time)), _) | (None, Begin::After(Position(time))) => add("after", Some(time)),
         (None, Begin::Now) => add("tail", Some("0")),
         (None, Begin::Start) => add("logs", Some("1")),
         (None, Begin::NextStart) => add("next", Some("1")),
-        (None, Begin::Log { tail, since, .. }) => {
+        (None, Begin::Log { tail, since }) => {
             add("all", Some("1"));
             add("tail", tail.map(|lines| lines.to_string()).as_deref());
             add("since", since.as_deref());

@@ -27,6 +27,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
         return Err(EngineError::Invalid("ask for stdout, stderr or both".into()));
     }
     let selection = LineSelection { snapshot: !options.follow, ..selection(query)? };
+    let until = follow::end_of(&selection);
     let path = engine.config.log_path(&container.id);
     let lease = match options.follow {
         true => Some(SharedLease::new(
@@ -40,7 +41,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     // One batch waits while the next is made; a client that does not read holds up both.
     let (sender, receiver) = mpsc::channel(1);
     let held = lease.clone().map(|lease| (lease, Some(PATIENCE)));
-    let following = FollowedLog { engine: engine.clone(), container, reader, path, width, options, lease: held };
+    let following = FollowedLog { engine: engine.clone(), container, reader, path, width, options, until, lease: held };
     tokio::spawn(following.send(sender));
     let kind = if raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
     let batches = futures::stream::unfold((receiver, lease), |(mut receiver, lease)| async move {

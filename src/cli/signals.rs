@@ -2,11 +2,10 @@
 
 use super::Failure;
 use crate::sys::signals::Disposition;
-use nix::sys::signal::Signal as Passed;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The signals that end a command.
@@ -145,23 +144,45 @@ impl Drop for HeldSignals {
 }
 
 /// The signals that are another process's, from before its start on: none ends this one meanwhile, and none is lost.
-pub struct PassedSignals {
-    interrupt: Listener,
-    terminate: Listener,
-    quit: Listener,
-    hangup: Option<Listener>,
-}
+///
+/// Those are all that Docker's client passes on. It leaves out SIGCHLD, SIGURG and SIGPIPE; the terminal's own (SIGTSTP, SIGTTIN,
+/// SIGTTOU, SIGCONT, SIGWINCH) do here what they do to any program. Those that the kernel sends for a program's own faults end it.
+pub struct PassedSignals(Vec<Listener>);
+
+/// Passed on wherever they come from, as somebody listens for the container's sake.
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
+/// Passed on unless this process was started to ignore them.
+const OTHERS: [libc::c_int; 13] = [
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSYS,
+];
+/// The C library keeps the two before for itself.
+const FIRST_REAL_TIME: libc::c_int = 34;
+const LAST_REAL_TIME: libc::c_int = 64;
 
 impl PassedSignals {
     /// # Errors
     /// When the kernel has no descriptor or memory left.
     pub fn listen() -> Result<Self, Failure> {
-        Ok(PassedSignals {
-            interrupt: listen_to(SignalKind::interrupt())?,
-            terminate: listen_to(SignalKind::terminate())?,
-            quit: listen_to(SignalKind::quit())?,
-            hangup: None,
-        })
+        let mut listeners = Vec::new();
+        for number in ENDING {
+            listeners.push(listen_to(SignalKind::from_raw(number))?);
+        }
+        for number in OTHERS.into_iter().chain(FIRST_REAL_TIME..=LAST_REAL_TIME) {
+            listeners.extend(Listener::unless_ignored(SignalKind::from_raw(number)).map_err(not_heard)?);
+        }
+        Ok(PassedSignals(listeners))
     }
 
     /// Passes the end of the session on as well, for a container without a terminal. With one it ends the client: the container
@@ -170,31 +191,39 @@ impl PassedSignals {
     /// # Errors
     /// As [`PassedSignals::listen`].
     pub fn with_hangup(mut self) -> Result<Self, Failure> {
-        self.hangup = Listener::unless_ignored(SignalKind::hangup()).map_err(not_heard)?;
+        self.0.extend(Listener::unless_ignored(SignalKind::hangup()).map_err(not_heard)?);
         Ok(self)
     }
 
     /// Those that have come were another listener's.
     pub fn dismiss(mut self) {
-        for listener in [&mut self.interrupt, &mut self.terminate, &mut self.quit] {
+        self.take();
+    }
+
+    /// Forgets those that have come. They are dealt with.
+    pub fn take(&mut self) {
+        for listener in &mut self.0 {
             listener.take();
         }
     }
 
-    /// The next one.
-    pub async fn next(&mut self) -> Passed {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.interrupt.next() => Passed::SIGINT,
-            () = self.terminate.next() => Passed::SIGTERM,
-            () = hangup => Passed::SIGHUP,
-            () = self.quit.next() => Passed::SIGQUIT,
-        }
+    /// The number of the next one.
+    pub async fn next(&mut self) -> i32 {
+        self.next_of(|_| true).await
+    }
+
+    /// The number of the next one that is to end a program. The others are kept.
+    pub async fn next_that_ends(&mut self) -> i32 {
+        self.next_of(|number| ENDING.contains(&number) || number == libc::SIGHUP).await
+    }
+
+    async fn next_of(&mut self, wanted: impl Fn(i32) -> bool) -> i32 {
+        std::future::poll_fn(|context| {
+            let mut of_them = self.0.iter_mut().filter(|listener| wanted(listener.number));
+            let come = of_them.find_map(|listener| listener.heard.poll_recv(context).is_ready().then_some(listener.number));
+            come.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 

@@ -285,6 +285,153 @@ fn a_restart_that_was_broken_off_is_ended_by_the_next_engine() {
     stack.wharf(&["container", "rm", "-f", "keep", "app"]).ok();
 }
 
+#[test]
+fn a_stop_that_was_broken_off_is_ended_by_the_next_engine() {
+    let stack = Stack::new("nothing");
+    let app = "{init: true, image: busybox:local, restart: always, stop_grace_period: 2s, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}";
+    stack.write("compose.yaml", &format!("services: {{app: {app}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let name = stack.container("app")["Name"].as_str().expect("a name").to_string();
+    let stopped = || stack.state("app") == "exited";
+    let begun = || {
+        let journal = std::fs::read(stack.data_root().join("state.journal")).expect("journal");
+        let journal = String::from_utf8_lossy(&journal);
+        let last = journal.lines().rev().find(|line| line.contains(&name));
+        last.is_some_and(|line| line.contains(r#""stopped_by_user":true"#))
+    };
+    // With the container's own grace period, another one, and by a client of the API.
+    for stop in [&["stop", "app"][..], &["stop", "-t", "1", "app"], &["container", "stop", &name]] {
+        let mut command = stack.command(stop).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("wharf");
+        eventually("the stop is in the journal", 10, begun);
+        revive(&stack);
+        command.wait().expect("wait");
+        eventually("the next engine ends the stop", 10, stopped);
+        stack.wharf(&["up", "-d"]).ok();
+        assert_eq!(stack.state("app"), "running");
+    }
+    // A command that comes meanwhile goes by the end of it.
+    let before = stack.pid(&name);
+    let mut command = stack.command(&["stop", "app"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("wharf");
+    eventually("the stop is in the journal", 10, begun);
+    revive(&stack);
+    command.wait().expect("wait");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.state("app"), "running");
+    assert_ne!(stack.pid(&name), before, "it was not stopped");
+}
+
+#[test]
+fn a_start_of_what_runs_takes_a_stop_back_that_has_not_ended_it() {
+    let stack = Stack::new("nothing");
+    let app = "{image: busybox:local, restart: always, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']}";
+    stack.write("compose.yaml", &format!("services: {{app: {app}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let name = stack.container("app")["Name"].as_str().expect("a name").to_string();
+    for start in [&["start"][..], &["up", "-d"], &["container", "start", &name]] {
+        // It ignores it, and its policy would leave it alone from then on.
+        stack.wharf(&["kill", "-s", "TERM"]).ok();
+        stack.wharf(start).ok();
+        let before = stack.pid(&name);
+        signal(i32::try_from(before).expect("a pid"), Signal::SIGKILL);
+        eventually("its policy restarts it", 10, || ![0, before].contains(&stack.pid(&name)));
+    }
+}
+
+/// An engine that dies within the start of a container: the client goes on with the next one, and the program runs once.
+#[test]
+fn a_run_is_begun_once_whenever_the_engine_dies() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "run", "-d", "--name", "keep", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"]).ok();
+    let ran = stack.path("ran");
+    std::fs::create_dir(&ran).expect("directory");
+    let mount = format!("{}:/ran", ran.display());
+    let script = "echo ran >> /ran/times; echo said; exit 3";
+    let mut killed = 0;
+    // What a start of a container takes, and more.
+    for millis in (5..120).step_by(5) {
+        let _ = std::fs::remove_file(ran.join("times"));
+        let mut command = stack.command(&["container", "run", "--rm", "-v", &mount, "busybox:local", "sh", "-c", script]);
+        let engine = stack.engine_pid().expect("an engine");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wharf");
+        let until = Instant::now() + Duration::from_millis(millis);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        signal(engine, Signal::SIGKILL);
+        killed += 1;
+        let output = child.wait_with_output().expect("output");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let times = std::fs::read_to_string(ran.join("times")).map_or(0, |text| text.lines().count());
+        match output.status.code() {
+            Some(3) => assert_eq!((times, &output.stdout[..]), (1, &b"said\n"[..]), "after {millis} ms: {said}"),
+            _ => assert!(times == 0 && said.contains("nothing was run"), "after {millis} ms, {times} times: {said}"),
+        }
+        eventually("an engine is there", 10, || stack.wharf(&["container", "ls"]).code == 0 && stack.engine_pid().is_some());
+    }
+    assert!(killed > 20);
+    // One that was made, and whose client has heard nothing of it, is there for half a minute.
+    for id in stack.wharf(&["container", "ls", "-aq"]).ok().lines() {
+        stack.wharf(&["container", "rm", "-f", id]);
+    }
+}
+
+/// The same for a command in a container, which no engine can find again.
+#[test]
+fn an_exec_whose_engine_dies_is_not_said_to_go_on() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "run", "-d", "--name", "keep", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"]).ok();
+    for millis in (0..60).step_by(3) {
+        let child = stack
+            .command(&["container", "exec", "keep", "sh", "-c", "echo ran >> /times"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("wharf");
+        let engine = stack.engine_pid().expect("an engine");
+        let until = Instant::now() + Duration::from_millis(millis);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        signal(engine, Signal::SIGKILL);
+        let output = child.wait_with_output().expect("output");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let times = stack.wharf(&["container", "exec", "keep", "sh", "-c", "cat /times; rm -f /times"]).stdout.lines().count();
+        match output.status.code() {
+            Some(0) => assert_eq!(times, 1, "after {millis} ms: {said}"),
+            code => {
+                assert_eq!(code, Some(255), "after {millis} ms: {said}");
+                assert!(said.contains("its exit code is not known") && times <= 1, "after {millis} ms: {said}");
+            }
+        }
+    }
+    stack.wharf(&["container", "rm", "-f", "keep"]).ok();
+}
+
+#[test]
+fn a_wait_goes_on_with_the_next_engine() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, init: true}}\n");
+    stack.wharf(&["up", "-d"]).ok();
+    let name = stack.container("web")["Name"].as_str().expect("a name").to_string();
+    for wait in [&["wait", "web"][..], &["container", "wait", &name]] {
+        let child = stack.command(wait).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wharf");
+        let descriptors = std::path::PathBuf::from(format!("/proc/{}/fd", child.id()));
+        eventually("it asks the engine", 10, || {
+            let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+            links
+                .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                .any(|link| link.to_string_lossy().starts_with("socket:"))
+        });
+        revive(&stack);
+        revive(&stack);
+        stack.wharf(&["container", "kill", &name]).ok();
+        let output = child.wait_with_output().expect("output");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("137"), "{wait:?}: {said} {}", String::from_utf8_lossy(&output.stderr));
+        stack.wharf(&["start"]).ok();
+    }
+}
+
 /// The monitor of a container, by its id.
 pub fn monitor_of(stack: &Stack, id: &str) -> Option<i32> {
     let needle = stack.run_root().join("containers").join(id).to_string_lossy().into_owned();

@@ -358,3 +358,50 @@ fn an_interrupted_run_leaves_no_container() {
         eventually("it is removed", 40, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty() && !made());
     }
 }
+
+/// All signals are the container's, as far as they are not the terminal's or the kernel's.
+#[test]
+fn signals_of_users_are_passed_on() {
+    let stack = Stack::new("nothing");
+    let script = "trap 'echo usr1' USR1; trap 'echo usr2' USR2; trap 'echo alrm' ALRM; trap 'echo real' 37; \
+                  trap 'exit 7' TERM; echo begun; while :; do sleep 0.05; done";
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'busybox:local', command: [sh, -c, \"{script}\"]}}}}\n"));
+    stack.wharf(&["container", "create", "--name", "made", "busybox:local", "sh", "-c", script]).ok();
+    let run = ["container", "run", "--rm", "busybox:local", "sh", "-c", script];
+    for command in [&run[..], &["run", "--rm", "-T", "web"], &["container", "start", "-a", "made"]] {
+        let mut child = stack.command(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("spawned");
+        let said = follow(child.stdout.take().expect("pipe"));
+        let shows = |text: &str| eventually(text, 20, || said.lock().expect("lock").contains(text));
+        shows("begun");
+        for (number, text) in [(libc::SIGUSR1, "usr1"), (libc::SIGUSR2, "usr2"), (libc::SIGALRM, "alrm"), (37, "real")] {
+            let sent = Command::new("kill").args([format!("-{number}"), child.id().to_string()]).status().expect("kill");
+            assert!(sent.success());
+            shows(text);
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("sent");
+        assert_eq!(child.wait().expect("wait").code(), Some(7), "{command:?}");
+    }
+    stack.wharf(&["down"]).ok();
+    stack.wharf(&["container", "rm", "made"]).ok();
+}
+
+/// Ctrl-C as `start -a` begins, twice as `timeout` sends it: no container runs on without its client.
+#[test]
+fn an_interrupted_start_leaves_nothing_running() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "create", "--name", "made", "--init", "busybox:local", "sleep", "1000"]).ok();
+    for millis in (0..60).step_by(4) {
+        let mut start = Terminal::start(&mut stack.command(&["container", "start", "-a", "made"]), 24, 80);
+        eventually("it listens", 20, || start.catches(nix::sys::signal::Signal::SIGQUIT));
+        let signalled = Instant::now() + std::time::Duration::from_millis(millis);
+        while Instant::now() < signalled {
+            std::hint::spin_loop();
+        }
+        start.send("\x03\x03");
+        // What came before its start ends the client with it, and what came after is its own, which `init` gives on.
+        let code = start.wait(30);
+        assert_eq!(code, Some(130), "after {millis} ms");
+        eventually("it has ended", 20, || stack.wharf(&["container", "ls", "-q"]).ok().is_empty());
+    }
+    stack.wharf(&["container", "rm", "made"]).ok();
+}

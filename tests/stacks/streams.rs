@@ -258,3 +258,60 @@ fn hooks_are_shown_where_up_is_attached() {
         assert!(!(ran.stdout + &ran.stderr).contains("before stop"), "{args:?}");
     }
 }
+
+const TICKING: &str = "{image: 'busybox:local', init: true, command: [sh, -c, 'i=0; while :; do i=$$((i+1)); echo $$i of $$(hostname); sleep 0.05; done']}";
+
+#[test]
+fn following_goes_on_over_a_recreation() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {TICKING}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    for follower in [&["logs", "-f"][..], &["logs", "-f", "web"], &["logs", "-f", "--index", "1", "web"]] {
+        let mut following = spawn(&stack, follower);
+        let said = crate::support::follow(following.stdout.take().expect("stdout"));
+        let shown = |id: &str| said.lock().expect("lock").contains(&id[..12]);
+        let before = stack.id("web");
+        eventually("it follows", 10, || shown(&before));
+        stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+        let after = stack.id("web");
+        assert_ne!(before, after);
+        eventually("it follows the new container", 10, || shown(&after));
+        stack.wharf(&["stop"]).ok();
+        eventually("it ends with it", 10, || following.try_wait().expect("wait").is_some_and(|status| status.success()));
+        stack.wharf(&["start"]).ok();
+    }
+}
+
+#[test]
+fn following_ends_at_its_time() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {TICKING}, silent: {{image: 'busybox:local', init: true, command: sleep 1000}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let name = |service: &str| stack.container(service)["Name"].as_str().expect("a name").to_string();
+    let (web, silent) = (name("web"), name("silent"));
+    eventually("it has written", 10, || stack.wharf(&["logs", "web"]).ok().lines().count() > 2);
+    let soon = || (jiff::Timestamp::now().as_second() + 2).to_string();
+    for (until, service, container) in [("0s".to_string(), "web", &web), (soon(), "web", &web), (soon(), "silent", &silent)] {
+        let commands = [
+            vec!["logs", "-f", "--until", &until],
+            vec!["logs", "-f", "--until", &until, service],
+            vec!["container", "logs", "-f", "--until", &until, container],
+        ];
+        let children: Vec<Child> = commands.iter().map(|command| spawn(&stack, command)).collect();
+        let (id, time) = (stack.id(service), if until == "0s" { soon() } else { until.clone() });
+        let (status, _) = stack.api("GET", &format!("/containers/{id}/logs?follow=1&stdout=1&until={time}"), None);
+        assert_eq!(status, 200);
+        for (mut child, command) in children.into_iter().zip(&commands) {
+            eventually(&format!("{command:?} ends"), 10, || {
+                child.try_wait().expect("wait").is_some_and(|status| status.success())
+            });
+            let mut text = String::new();
+            child.stdout.take().expect("stdout").read_to_string(&mut text).expect("text");
+            assert_eq!(text.is_empty(), service == "silent" && command.len() > 4, "{command:?}: {text}");
+        }
+    }
+    assert_eq!(stack.state("web"), "running");
+}

@@ -253,7 +253,8 @@ fn code_of(run: &JobRun) -> u8 {
 }
 
 async fn wait(client: &Client, job: &str, run: Option<&str>) -> Outcome {
-    ended_by(&client.post(&path(job, &format!("/wait{}", of_run(run))), &Value::Null).await?)
+    let path = path(job, &format!("/wait{}", of_run(run)));
+    ended_by(&client.ask_again(async || client.post(&path, &Value::Null).await).await?)
 }
 
 /// Says why a run has failed, and ends a command by its exit code.

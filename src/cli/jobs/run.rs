@@ -73,7 +73,8 @@ pub async fn run(global: &Global, client: &Client, loaded: &Loaded, job: &str, o
     }
     let stay = attach::Stay { which: attach::Which::output(options.stdin), keep: true, ..attach::Stay::default() };
     let stayed = attach::start_and_stay(client, &container, stay).await;
-    let ended: Result<JobRun, _> = client.post(&format!("/jobs/{}/wait?run={}", escape(&name), escape(&run)), &Value::Null).await;
+    let path = format!("/jobs/{}/wait?run={}", escape(&name), escape(&run));
+    let ended: Result<JobRun, _> = client.ask_again(async || client.post(&path, &Value::Null).await).await;
     if options.rm {
         match client.delete(&format!("/containers/{container}?force=1&v=1")).await {
             // The engine removes those of runs that have succeeded.

@@ -231,9 +231,9 @@ pub struct SignalTarget {
 async fn pass_signals(client: Client, target: Option<SignalTarget>) {
     let Some(SignalTarget { path, mut signals }) = target else { return std::future::pending().await };
     loop {
-        let name = signals.next().await.as_str();
-        if let Err(error) = client.post::<Value>(&format!("{path}?signal={name}"), &Value::Null).await {
-            tracing::debug!("passing {name} on: {error}");
+        let number = signals.next().await;
+        if let Err(error) = client.post::<Value>(&format!("{path}?signal={number}"), &Value::Null).await {
+            tracing::debug!("passing the signal {number} on: {error}");
         }
     }
 }

@@ -3,12 +3,12 @@
 use super::{logs, ps};
 use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed};
-use crate::api::types::{ContainerInspect, ContainerWaited};
+use crate::api::types::{ContainerInspect, ContainerWaited, NEVER};
 use crate::cli::output::terminal::{self, JoinedStreams, SignalTarget, TerminalEnd};
 use crate::cli::signals::PassedSignals;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::time::Duration;
 
 #[derive(clap::Args, Debug)]
 pub struct AttachArgs {
@@ -64,6 +64,8 @@ struct AttachedContainer {
     tty: bool,
     which: Which,
     followed: Followed,
+    /// Its last run before.
+    last_run: LastRun,
 }
 
 async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<AttachedContainer, Failure> {
@@ -73,9 +75,10 @@ async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<A
     let begin =
         if matches!(begin, Begin::NextStart) && found.state.running && !found.state.restarting { Begin::Now } else { begin };
     let stdin = which.stdin && found.config.open_stdin;
-    let follow = Follow { begin, stdin, attached: true, reader: logs::reader()? };
+    let follow = Follow { begin, until: None, stdin, attached: true, reader: logs::reader()? };
     let followed = Followed::open(client, id, follow).await?;
-    Ok(AttachedContainer { id: id.into(), tty, which: Which { stdin, ..which }, followed })
+    let last_run = LastRun::of(&found);
+    Ok(AttachedContainer { id: id.into(), tty, which: Which { stdin, ..which }, followed, last_run })
 }
 
 /// Whether the signals of this process are the container's.
@@ -106,7 +109,7 @@ async fn stay(
     signals: Option<PassedSignals>,
     detach_keys: Vec<u8>,
 ) -> Result<Option<u8>, Failure> {
-    let AttachedContainer { id, tty, which, followed } = attached;
+    let AttachedContainer { id, tty, which, followed, .. } = attached;
     let joined = JoinedStreams {
         tty,
         stdin: which.stdin,
@@ -193,32 +196,43 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         Some(attached) => proxied.signals(attached.tty, heard)?,
         None => None,
     };
-    let start = format!("/containers/{id}/start");
+    let before = attached.as_ref().map(|attached| attached.last_run.clone()).filter(|_| stay.keep);
+    let mut starting = std::pin::pin!(start(client, id, before.unwrap_or_default()));
     let started = tokio::select! {
         biased;
-        started = client.post::<Value>(&start, &Value::Null) => started,
+        started = &mut starting => started,
         signal = next_of(&mut signals) => {
             eprintln!("canceled");
             // It may run by now, and its process may not listen to signals yet.
             let ending = async {
                 match stay.keep {
-                    true => client.post::<Value>(&format!("/containers/{id}/stop"), &Value::Null).await.map(drop),
+                    true => {
+                        // A stop that came first would find nothing to stop.
+                        let _late = tokio::time::timeout(HEARD, starting).await;
+                        client.post::<Value>(&format!("/containers/{id}/stop"), &Value::Null).await.map(drop)
+                    }
                     false => client.delete(&removal).await,
                 }
             };
+            let impatient = async {
+                // `timeout` and a terminal's shell send one twice, and the engine must have heard by then.
+                tokio::time::sleep(2 * HEARD).await;
+                signals.iter_mut().for_each(PassedSignals::take);
+                next_of(&mut signals).await
+            };
             let why = tokio::select! {
                 _ = ending => signal,
-                second = next_of(&mut signals) => second,
+                second = impatient => second,
             };
-            return Err(Failure::Code(128 + why as u8));
+            return Err(Failure::Code((128 + why) as u8));
         }
     };
-    if let Err(error) = started {
+    if let Err(failure) = started {
         // Nobody could do anything with it.
         if !stay.keep {
             let _ = client.delete(&removal).await;
         }
-        return Err(error.into());
+        return Err(failure);
     }
     let Some(attached) = attached else {
         println!("{id}");
@@ -241,9 +255,56 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     ended_with(code)
 }
 
-async fn next_of(signals: &mut Option<PassedSignals>) -> Signal {
+/// When a container was started and has ended last, as the API has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LastRun {
+    started_at: String,
+    finished_at: String,
+}
+
+impl Default for LastRun {
+    /// That of a container that has not run.
+    fn default() -> Self {
+        LastRun { started_at: NEVER.into(), finished_at: NEVER.into() }
+    }
+}
+
+impl LastRun {
+    fn of(container: &ContainerInspect) -> Self {
+        let (started_at, finished_at) = (container.state.started_at.clone(), container.state.finished_at.clone());
+        LastRun { started_at, finished_at }
+    }
+}
+
+/// Starts a container, by the next engine where this one dies. What that finds started, or ended since, is not started again.
+async fn start(client: &Client, id: &str, before: LastRun) -> Outcome {
+    let path = format!("/containers/{id}/start");
+    for _ in 0..MOST_ENGINES {
+        match client.post::<Value>(&path, &Value::Null).await {
+            Err(error) if error.is_of_dead_engine() => {}
+            started => return Ok(started.map(drop)?),
+        }
+        let found: ContainerInspect = match client.get(&format!("/containers/{id}/json")).await {
+            Err(ClientError::Refused { status: 404, .. }) => break,
+            found => found?,
+        };
+        if found.state.running || LastRun::of(&found) != before {
+            return Ok(());
+        }
+    }
+    Err(Failure::Message(format!(
+        "the engine ended while the container {id} was being started: it may have run, and its exit code is not known"
+    )))
+}
+
+/// Engines that may die within one start.
+const MOST_ENGINES: usize = 5;
+/// How long a request is on its way to the engine at most.
+const HEARD: Duration = Duration::from_millis(500);
+
+async fn next_of(signals: &mut Option<PassedSignals>) -> i32 {
     match signals {
-        Some(signals) => signals.next().await,
+        Some(signals) => signals.next_that_ends().await,
         None => std::future::pending().await,
     }
 }
@@ -253,6 +314,7 @@ async fn next_of(signals: &mut Option<PassedSignals>) -> Signal {
 /// # Errors
 /// A broken connection.
 pub async fn exit_code(client: &Client, id: &str) -> Result<u8, Failure> {
-    let ended: ContainerWaited = client.post(&format!("/containers/{id}/wait"), &()).await?;
+    let path = format!("/containers/{id}/wait");
+    let ended: ContainerWaited = client.ask_again(async || client.post(&path, &()).await).await?;
     Ok(ended.status_code as u8)
 }

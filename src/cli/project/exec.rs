@@ -83,6 +83,14 @@ pub struct ExecRequest {
 /// Docker's exit code of a command whose own nobody can tell.
 const NOT_KNOWN: u8 = 255;
 
+/// Engines that may die within one start.
+const MOST_ENGINES: usize = 5;
+
+/// Whether the engine has no process of an id.
+fn is_unknown(error: &ClientError, id: &str) -> bool {
+    matches!(error, ClientError::Refused { status: 404, message, .. } if message.contains(id))
+}
+
 /// Runs a command in a container, with this process's streams; its exit code is ours.
 ///
 /// # Errors
@@ -102,13 +110,29 @@ pub async fn in_container(client: &Client, container: &str, request: ExecRequest
         console_size: size,
         ..ExecCreate::default()
     };
-    let CreatedId { id } = client.post(&format!("/containers/{container}/exec"), &body).await?;
-    if detach {
-        let start = ExecStart { detach: true, ..ExecStart::default() };
-        return Ok(client.post::<IgnoredAny>(&format!("/exec/{id}/start"), &start).await.map(drop)?);
-    }
-    let start = ExecStart { tty: request.tty, ..ExecStart::default() };
-    let stream = client.hijack(&format!("/exec/{id}/start"), &start).await?;
+    let start = ExecStart { detach, tty: request.tty && !detach, ..ExecStart::default() };
+    let mut tried = 0;
+    let (id, stream) = loop {
+        tried += 1;
+        let create = async || client.post(&format!("/containers/{container}/exec"), &body).await;
+        let CreatedId { id } = client.ask_again(create).await?;
+        let path = format!("/exec/{id}/start");
+        let started = match detach {
+            true => client.post::<IgnoredAny>(&path, &start).await.map(|_| None),
+            false => client.hijack(&path, &start).await.map(Some),
+        };
+        match started {
+            Ok(None) => return Ok(()),
+            Ok(Some(stream)) => break (id, stream),
+            // An engine that was not there, or does not know it, has not run it.
+            Err(error) if tried < MOST_ENGINES && (error.was_not_sent() || is_unknown(&error, &id)) => {}
+            Err(error) if error.is_of_dead_engine() => {
+                let why = "the engine ended while the command was being started: it may have run, and its exit code is not known";
+                return Err(Failure::Message(why.into()).or_code(NOT_KNOWN));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     let joined = JoinedStreams {
         tty: request.tty,
         stdin: request.stdin,

@@ -2,7 +2,7 @@
 
 use super::limits::LimitArgs;
 use super::values::{device, file_lines, gpus, mount, nanoseconds, restart_policy, variables, volume_mount};
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::{
     CommandLine, ContainerCreate, ContainerCreated, Empty, EndpointIpam, EndpointSettings, HealthConfig, HostConfig,
@@ -419,7 +419,12 @@ impl New {
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
         }
-        let ContainerCreated { id, warnings } = made?;
+        let ContainerCreated { id, warnings } = made.map_err(|error| match error {
+            ClientError::Cut | ClientError::Protocol(_) => Failure::Message(
+                "the engine ended while the container was being made: nothing was run; `wharf container ls -a` shows whether it is there".into(),
+            ),
+            error => error.into(),
+        })?;
         warnings.iter().for_each(|warning| eprintln!("warning: {}", crate::printable::line(warning)));
         if let Some((mut file, path)) = id_file {
             file.write_all(id.as_bytes()).map_err(|e| failed(e, path))?;

@@ -11,9 +11,10 @@ use crate::cli::output::Prefixes;
 use crate::cli::output::terminal::LOST;
 use crate::cli::project::ps;
 use crate::cli::{Failure, Outcome};
-use crate::labels::{LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
+use crate::labels::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -122,6 +123,7 @@ impl<'a> FollowedLogs<'a> {
                 }
                 return Ok(());
             }
+            let time_left = self.time_left();
             let mut step = tokio::select! {
                 // A start is counted before what follows from it is looked at.
                 biased;
@@ -136,6 +138,7 @@ impl<'a> FollowedLogs<'a> {
                 }
                 Some(hook) = next_of(&mut self.hooks) => self.hook(&hook),
                 () = changed(&mut self.stopping) => Ok(()),
+                () = passed(time_left), if time_left.is_some_and(|left| !left.is_zero()) => Ok(()),
                 () = &mut lasting, if lasts => {
                     lasts = false;
                     Ok(())
@@ -168,8 +171,17 @@ impl<'a> FollowedLogs<'a> {
             StopPhase::NotBegun => Some(&self.coming),
             StopPhase::Ended => None,
         };
+        // Each stream ends by itself then, whether its container does or not.
+        let running = (self.time_left() != Some(Duration::ZERO)).then_some(&self.running);
+        let coming = coming.filter(|_| running.is_some());
         let open = self.followed.iter().filter(|(_, known)| matches!(known, FollowedContainer::Open { .. })).map(|(id, _)| id);
-        open.chain(&self.running).chain(coming.into_iter().flatten()).all(|id| self.beside.contains(id))
+        open.chain(running.into_iter().flatten()).chain(coming.into_iter().flatten()).all(|id| self.beside.contains(id))
+    }
+
+    /// The time until the one up to which lines are shown, where there is one.
+    fn time_left(&self) -> Option<Duration> {
+        let until: Timestamp = self.view.until.as_ref()?.parse().ok()?;
+        Some(until.duration_since(Timestamp::now()).try_into().unwrap_or_default())
     }
 
     /// Says what `up` shows, before the first of it.
@@ -250,13 +262,14 @@ impl<'a> FollowedLogs<'a> {
         if self.exits.is_some() && attribute(LABEL_ONEOFF) == "True" {
             return Ok(());
         }
-        let shown = self.services.is_empty() || self.services.iter().any(|name| name == service);
+        let shown = (self.services.is_empty() || self.services.iter().any(|name| name == service))
+            && self.view.index.is_none_or(|index| attribute(LABEL_NUMBER).parse() == Ok(index));
         if !self.ends_with.is_empty() && !self.ends_with.iter().any(|name| name == service) {
             self.beside.insert(id.into());
         }
         match event.action.as_str() {
             // Somebody else replaces a container: the new one is there before the old one ends.
-            "create" if shown && self.exits.is_some() => {
+            "create" if shown && attribute(LABEL_ONEOFF) != "True" => {
                 self.coming.insert(id.into());
             }
             "die" => {
@@ -307,7 +320,8 @@ impl<'a> FollowedLogs<'a> {
     }
 
     pub(super) async fn open(&mut self, container: &ContainerSummary, begin: Begin) -> Outcome {
-        let how = Follow { begin, stdin: false, attached: self.exits.is_some(), reader: self.reader };
+        let (until, attached) = (self.view.until.clone(), self.exits.is_some());
+        let how = Follow { begin, until, stdin: false, attached, reader: self.reader };
         let followed = match Followed::open(self.client, &container.id, how).await {
             Ok(followed) => followed,
             // It is gone already.
@@ -360,6 +374,13 @@ impl<'a> FollowedLogs<'a> {
 async fn next_of(hooks: &mut Option<UnboundedReceiver<HookLine>>) -> Option<HookLine> {
     match hooks {
         Some(hooks) => hooks.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn passed(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
 }

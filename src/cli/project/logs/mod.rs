@@ -133,7 +133,7 @@ pub enum Past {
 
 impl LogView {
     fn begin(&self) -> Begin {
-        Begin::Log { tail: self.tail, since: self.since.clone(), until: self.until.clone() }
+        Begin::Log { tail: self.tail, since: self.since.clone() }
     }
 }
 
@@ -168,7 +168,7 @@ pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outc
     let source = match view.follow {
         false => open_whole(client, container, &view, String::new()).await?,
         true => {
-            let how = Follow { begin: view.begin(), stdin: false, attached: false, reader: reader()? };
+            let how = Follow { begin: view.begin(), until: view.until.clone(), stdin: false, attached: false, reader: reader()? };
             let followed = Followed::open(client, &container.id, how).await?;
             LogSource::new(container, String::new(), Feed::Followed(Box::new(followed)))
         }
