@@ -238,7 +238,14 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         println!("{id}");
         return Ok(());
     };
-    let Some(code) = self::stay(client, attached, signals, keys).await? else { return Ok(()) };
+    let stayed = self::stay(client, attached, signals, keys).await.map_err(|failure| match failure {
+        // An engine that comes after it has removed what has ended.
+        Failure::Client(ClientError::Refused { status: 404, .. }) if !stay.keep => {
+            Failure::Message(format!("the container {id} has run and is gone: its exit code is not known"))
+        }
+        failure => failure,
+    });
+    let Some(code) = stayed? else { return Ok(()) };
     if stay.rm {
         match client.delete(&removal).await {
             // The engine removes what a client leaves behind, and so does the next one.

@@ -59,7 +59,10 @@ impl Execs {
                 Some((code, _)) if code == SetupStep::Monitor.exit_code() && container.ends_soon(ended).await => {
                     return Err(ended_before(container, kind, &hook.command));
                 }
-                None => return Err(ended_before(container, kind, &hook.command)),
+                None => {
+                    container.ends_soon(ended).await;
+                    return Err(ended_before(container, kind, &hook.command));
+                }
                 Some((code, output)) => {
                     let said = output.trim();
                     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
