@@ -415,7 +415,13 @@ impl New {
         let given = given.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(value.as_ref()?))));
         let query = given.collect::<Vec<_>>().join("&");
         let body = self.body(stdin, removal)?;
-        let made = client.post::<ContainerCreated>(&format!("/containers/create?{query}"), &body).await;
+        let path = format!("/containers/create?{query}");
+        // Asked again as long as no engine has heard of it.
+        let create = async || match client.post::<ContainerCreated>(&path, &body).await {
+            Err(error) if !error.was_not_sent() => Ok(Err(error)),
+            made => made.map(Ok),
+        };
+        let made = client.ask_again(create).await.and_then(std::convert::identity);
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
         }
