@@ -6,7 +6,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{BoundPort, ContainerRecord, NetworkRecord, PortSpec};
 use crate::engine::{Container, locked};
 use crate::network::NetworkError;
-use crate::network::address::IpFamily;
+use crate::network::address::{Addresses, IpFamily};
 use crate::network::firewall::{Forward, Sender};
 use crate::network::ports::{self, PortReservation};
 use crate::network::proxy::{self, Proxy};
@@ -159,6 +159,11 @@ impl Taking<'_> {
     }
 }
 
+/// The addresses on a network to which ports lead: what a container has had since its start is never exchanged under them.
+fn led_to<'a>(record: &'a ContainerRecord, network: &str, now: &'a Addresses) -> &'a Addresses {
+    record.former_addresses.get(network).unwrap_or(now)
+}
+
 impl Networks {
     /// Publishes the container's ports, unless another container has taken them over, and allows its source addresses.
     ///
@@ -235,7 +240,9 @@ impl Networks {
         from: Option<&'a Predecessor>,
     ) -> Result<Taking<'a>, EngineError> {
         let mut taking = Taking { published: Published::default(), inherited: InheritedPorts::default(), from };
-        let outer = |family| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(family).filter(|_| !n.internal)?)));
+        let outer = |family| {
+            endpoints.iter().find_map(|(n, a)| Some((n, led_to(record, &n.id, a).of_family(family).filter(|_| !n.internal)?)))
+        };
         let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
         let runs = record.state.status().has_process();
         for port in &record.spec.ports {
@@ -292,7 +299,8 @@ impl Networks {
             let outer = |family| {
                 let mut endpoints = record.endpoints.iter();
                 endpoints.find_map(|(id, addresses)| {
-                    addresses.of_family(family).filter(|_| networks.get(id).is_some_and(|n| !n.internal))
+                    let address = led_to(&record, id, addresses).of_family(family);
+                    address.filter(|_| networks.get(id).is_some_and(|n| !n.internal))
                 })
             };
             let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
