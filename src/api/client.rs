@@ -3,6 +3,7 @@
 mod again;
 mod streams;
 
+pub use again::MOST_ENGINES;
 pub use streams::{Frames, Lines, take_frame};
 
 use super::WARNING_HEADER;

@@ -364,8 +364,9 @@ impl World {
                     self.remove(id);
                 }
                 Ending::Finish => {
-                    let waits = replaced.beside == Some(Beside::Waiting);
-                    assert!(!waits || touched.is_none(), "{id} takes over, and nobody has found it good");
+                    if replaced.beside == Some(Beside::Waiting) {
+                        assert_eq!(touched, None, "{id} takes over, and nobody has found it good");
+                    }
                     self.retire(id);
                 }
             }

@@ -10,6 +10,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// No device can be opened, and no program run: of mounts that are the engine's own.
+pub const INERT: u64 = sys::ATTR_NODEV | sys::ATTR_NOSUID | sys::ATTR_NOEXEC;
+
 /// Mounts layers (the lowest first) detached, so that it goes with its descriptor: on top of them, where it is given, an upper
 /// directory that takes what is written, and its work directory.
 ///
@@ -24,7 +27,7 @@ pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<Ow
 /// # Errors
 /// The kernel's.
 pub fn mount_inert(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
-    mount_with(layers, upper, sys::ATTR_NODEV | sys::ATTR_NOSUID | sys::ATTR_NOEXEC)
+    mount_with(layers, upper, INERT)
 }
 
 fn mount_with(layers: &[PathBuf], upper: Option<(&Path, &Path)>, attributes: u64) -> io::Result<OwnedFd> {

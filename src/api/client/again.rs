@@ -10,6 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A client that has waited for a monitor for so long starts an engine itself.
 const UNTIL_START: Duration = Duration::from_millis(500);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+/// Engines that may die within one start of a container or a command.
+pub const MOST_ENGINES: usize = 5;
 
 impl ClientError {
     /// Whether the engine has died, or has given way to another: the next one may answer.
@@ -36,12 +38,28 @@ impl Client {
     /// # Errors
     /// The engine's refusal; that of a connection where no engine has come back within ten seconds.
     pub async fn ask_again<T>(&self, ask: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+        self.ask_while(ClientError::is_of_dead_engine, ask).await
+    }
+
+    /// Asks for what must not be asked twice, again and again as long as no engine has heard of it.
+    ///
+    /// # Errors
+    /// As [`Client::ask_again`], and that of a connection that has broken since.
+    pub async fn ask_until_heard<T>(&self, ask: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+        self.ask_while(ClientError::was_not_sent, ask).await
+    }
+
+    async fn ask_while<T>(
+        &self,
+        again: impl Fn(&ClientError) -> bool,
+        ask: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let mut failing: Option<Instant> = None;
         let mut next_start = Instant::now();
         loop {
             let asked = Instant::now();
             let error = match ask().await {
-                Err(error) if error.is_of_dead_engine() && self.starter.is_some() => error,
+                Err(error) if again(&error) && self.starter.is_some() => error,
                 other => return other,
             };
             // It has answered, or waited, in between.

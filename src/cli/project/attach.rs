@@ -1,7 +1,7 @@
 //! `wharf attach`, and the running container's streams for `run`.
 
 use super::{logs, ps};
-use crate::api::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError, MOST_ENGINES};
 use crate::api::followed::{Begin, Follow, Followed};
 use crate::api::types::{ContainerInspect, ContainerWaited, NEVER};
 use crate::cli::output::terminal::{self, JoinedStreams, SignalTarget, TerminalEnd};
@@ -304,8 +304,6 @@ async fn start(client: &Client, id: &str, before: LastRun) -> Outcome {
     )))
 }
 
-/// Engines that may die within one start.
-const MOST_ENGINES: usize = 5;
 /// How long a request is on its way to the engine at most.
 const HEARD: Duration = Duration::from_millis(500);
 

@@ -1,7 +1,7 @@
 //! `wharf exec`.
 
 use super::ps;
-use crate::api::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError, MOST_ENGINES};
 use crate::api::types::{CommandLine, CreatedId, ExecCreate, ExecInspect, ExecStart};
 use crate::cli::output::terminal::{self, JoinedStreams, TerminalEnd};
 use crate::cli::{Failure, Global, Outcome, connect, project};
@@ -82,9 +82,6 @@ pub struct ExecRequest {
 
 /// Docker's exit code of a command whose own nobody can tell.
 const NOT_KNOWN: u8 = 255;
-
-/// Engines that may die within one start.
-const MOST_ENGINES: usize = 5;
 
 /// Whether the engine has no process of an id.
 fn is_unknown(error: &ClientError, id: &str) -> bool {

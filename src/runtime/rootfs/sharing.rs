@@ -84,7 +84,7 @@ pub fn root_of(process: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// A copy of a mount of another mount namespace, which is entered for it: before Linux 6.15 only mounts of the caller's own
 /// namespace are copied. Nothing is looked up by a path there: that would be the other container's to say.
-fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
     within(namespace, || sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No))
 }
 

@@ -6,10 +6,10 @@
 use super::id_map::IdMaps;
 use super::mounts::{attach_image, bind_tree, file_system, fill_volumes, is_directory, split_options};
 use super::pivot;
-use super::sharing::within;
+use super::sharing::tree_of;
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::launch::OwnMounts;
-use crate::runtime::overlay::mount_inert;
+use crate::runtime::overlay::{INERT, mount_inert};
 use crate::runtime::spec::sort_by_depth;
 use crate::runtime::targets::{Target, check_kind, open_target};
 use crate::sys::attributes::CopiedAttributes;
@@ -26,8 +26,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that mount points may take which are missing in the layers.
 const SCRATCH: &str = "4m";
-/// Nothing in a view is run, and no device in it is opened.
-const INERT: u64 = sys::ATTR_NODEV | sys::ATTR_NOSUID | sys::ATTR_NOEXEC;
 
 /// What a view is of.
 pub struct ViewParts<'a> {
@@ -69,8 +67,7 @@ fn mount_here(parts: &ViewParts<'_>) -> Result<View, StepFailed> {
     unshare(CloneFlags::CLONE_FS).doing("having a directory of its own")?;
     let mut shared = Vec::new();
     for (destination, namespace, mount) in &parts.shared {
-        let copy = within(namespace, || sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No));
-        shared.push((destination, copy.doing(format_args!("sharing {}", destination.display()))?));
+        shared.push((destination, tree_of(namespace, mount).doing(format_args!("sharing {}", destination.display()))?));
     }
     unshare(CloneFlags::CLONE_NEWNS).doing("making a mount namespace")?;
     let none: Option<&str> = None;

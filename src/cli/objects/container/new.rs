@@ -416,12 +416,7 @@ impl New {
         let query = given.collect::<Vec<_>>().join("&");
         let body = self.body(stdin, removal)?;
         let path = format!("/containers/create?{query}");
-        // Asked again as long as no engine has heard of it.
-        let create = async || match client.post::<ContainerCreated>(&path, &body).await {
-            Err(error) if !error.was_not_sent() => Ok(Err(error)),
-            made => made.map(Ok),
-        };
-        let made = client.ask_again(create).await.and_then(std::convert::identity);
+        let made = client.ask_until_heard(async || client.post::<ContainerCreated>(&path, &body).await).await;
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
         }
