@@ -56,8 +56,11 @@ fn a_copy_keeps_what_is_mounted() {
     assert_eq!(std::fs::read_to_string(stack.path("one")).expect("source"), "mounted");
 }
 
-fn mounts() -> usize {
-    std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count()
+/// What is mounted on the host in the engine's own directories. Other tests mount elsewhere.
+fn mounts(stack: &Stack) -> Vec<String> {
+    let own = stack.run_root().display().to_string();
+    let all = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    all.lines().filter(|line| line.contains(&own)).map(str::to_string).collect()
 }
 
 #[test]
@@ -90,7 +93,7 @@ volumes:
     assert_eq!(running[0], "run/ run/app/ run/app/fromimage run/app/link run/app/out run/app/running");
     assert_eq!(running[3], "mnt/ mnt/deep/ mnt/deep/bound/ mnt/deep/bound/here");
     stack.wharf(&["stop"]).ok();
-    let before = mounts();
+    let before = mounts(&stack);
     assert_eq!(paths.map(|path| names(&stack, &["cp"], path)), running);
     stack.wharf(&["cp", "a:/var/run/app/running", "got"]).ok();
     assert_eq!(std::fs::read_to_string(stack.path("got")).expect("copy"), "running\n");
@@ -103,7 +106,7 @@ volumes:
     stack.wharf(&["cp", "new", "a:/ro/new"]).fails(1, &["/ro", "is read-only"]);
     stack.wharf(&["cp", "new", "a:/srv/one"]).fails(1, &["something is mounted on one"]);
     assert_eq!(std::fs::read_to_string(stack.path("host/new")).expect("the device of the volume"), "written");
-    assert_eq!(mounts(), before, "nothing is mounted on the host");
+    assert_eq!(mounts(&stack), before, "nothing is mounted on the host");
     stack.wharf(&["start"]).ok();
     assert_eq!(
         stack.sh("a", "cd /run/app; cat new running /etc/of-volume; cat /srv/one; ls -A /ro"),
@@ -190,4 +193,43 @@ fn a_copy_has_its_volumes_when_the_container_ends_meanwhile() {
     archive.read_to_end(&mut rest).expect("archive");
     assert!(copy.wait().expect("wharf").success());
     assert!(rest.windows(5).any(|window| window == b"kept\n"), "{} bytes without the volume's file", rest.len());
+}
+
+/// Copies at once, while the container starts and stops and an engine dies over them: each is whole or fails, and nothing stays mounted.
+#[test]
+fn copies_at_once_leave_nothing() {
+    let stack = Stack::new("nothing");
+    let service = sleeping("volumes: ['vol:/data/vol']");
+    stack.write("compose.yaml", &format!("services: {{a: {{{service}}}}}\nvolumes: {{vol: {{}}}}\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("a", "echo kept > /data/vol/file");
+    let before = mounts(&stack);
+    let descriptors = || {
+        let engine = stack.engine_pid().expect("engine");
+        std::fs::read_dir(format!("/proc/{engine}/fd")).expect("descriptors").count()
+    };
+    stack.wharf(&["stop", "-t", "0"]).ok();
+    let at_rest = descriptors();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..6 {
+                    assert_eq!(names(&stack, &["cp"], "a:/data"), "data/ data/vol/ data/vol/file");
+                }
+            });
+        }
+        for command in [&["start"][..], &["stop", "-t", "0"], &["start"], &["stop", "-t", "0"]] {
+            stack.wharf(command).ok();
+        }
+    });
+    eventually("the views are given back", 10, || descriptors() <= at_rest);
+    // One that nobody reads is under way.
+    let mut copy = stack.command(&["cp", "a:/", "-"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("wharf");
+    copy.stdout.as_mut().expect("archive").read_exact(&mut [0; 512]).expect("it has begun");
+    let engine = stack.engine_pid().expect("engine");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    drop(copy.stdout.take());
+    copy.wait().expect("wharf");
+    assert_eq!(names(&stack, &["cp"], "a:/data"), "data/ data/vol/ data/vol/file");
+    assert_eq!(mounts(&stack), before);
 }
